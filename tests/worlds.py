@@ -1,0 +1,107 @@
+"""A world in which instructions matter in a known way: some words help, most do nothing.
+
+The scorer LM answers lettered questions. Whether it keeps to the format and whether it is right depend on the words of
+the instruction, the same for every task of the world: that is what transfers. The reference LM reads the history in
+its prompt, takes the best instruction and changes a word of it: an honest hill climb that knows nothing of the words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import threading
+from dataclasses import dataclass, field
+
+import dspy
+from scripted import PromptView, Reply, answer_logprobs, scripted_lm
+
+from tp_dspy import Task
+
+FORMAT_WORD = "only"
+ACCURACY_WORDS = ("calmly", "stepwise", "precisely")
+HARMFUL_WORDS = tuple(["quickly", "creatively", "loudly", "vaguely", "boldly", "briefly", "wildly", "casually"])
+FILLERS = tuple(["really", "maybe", "gladly", "often", "soon", "again", "here", "there"])
+VOCABULARY = (FORMAT_WORD, *ACCURACY_WORDS, *HARMFUL_WORDS, *FILLERS)
+LETTERS = ("A", "B", "C", "D")
+
+
+def uniform(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass
+class World:
+    """One world; worlds of different seeds have different questions, truths and luck."""
+
+    seed: int = 0
+    noise: float = 0.5
+    truth: dict[str, str] = field(default_factory=dict)
+
+    def task(self, name: str, *, train: int, validation: int = 0, test: int = 0) -> Task:
+        examples = [self.example(name, i) for i in range(train + validation + test)]
+        return Task(
+            name,
+            train=examples[:train],
+            validation=examples[train : train + validation],
+            test=examples[train + validation :],
+            description=f"lettered questions about {name}",
+        )
+
+    def example(self, name: str, index: int) -> dspy.Example:
+        question = f"Case {index} of {name} in world {self.seed}: which letter holds?"
+        self.truth[question] = LETTERS[int(4 * uniform("truth", question))]
+        return dspy.Example(question=question, answer=self.truth[question], choices=list(LETTERS)).with_inputs(
+            "question"
+        )
+
+    def rates(self, instruction: str) -> tuple[float, float]:
+        """The true probability of keeping to the format, and of being right where it is kept to."""
+        words = set(re.findall(r"[a-z]+", instruction.lower()))
+        right = 0.3 + 0.2 * len(words & set(ACCURACY_WORDS)) - 0.1 * len(words & set(HARMFUL_WORDS))
+        return 0.55 + 0.4 * (FORMAT_WORD in words), min(max(right, 0.05), 0.95)
+
+    def quality(self, instruction: str) -> float:
+        """The true share of right answers."""
+        follows, right = self.rates(instruction)
+        return follows * right
+
+    def scorer_lm(self, **kwargs: object) -> dspy.LM:
+        return scripted_lm(self._answer, **kwargs)
+
+    def reference_lm(self, **kwargs: object) -> dspy.LM:
+        rng = random.Random(self.seed)
+        lock = threading.Lock()
+
+        def propose(prompt: PromptView) -> str:
+            history = re.findall(r"Instruction: (.*)\nScore: \d+", prompt.text)
+            words = history[-1].split() if history else ["Answer."]
+            with lock:
+                if len(words) > 2 and rng.random() < 0.25:
+                    words.pop(rng.randrange(1, len(words)))
+                else:
+                    words.append(rng.choice([word for word in VOCABULARY if word not in words]))
+            return f"<INS>{' '.join(words)}</INS>"
+
+        return scripted_lm(propose, **kwargs)
+
+    def _answer(self, prompt: PromptView) -> Reply:
+        instruction, _, block = prompt.user.partition("\n\n")
+        question = block.removeprefix("Question: ").split("\nAnswer:")[0]
+        follows, right = self.rates(instruction)
+        if self._luck("format", question, instruction) >= follows:
+            return Reply("It depends on what you mean by that.", [("It depends on what you mean by that.", -1.0, {})])
+        correct = self._luck("answer", question, instruction) < right
+        truth = self.truth[question]
+        others = [letter for letter in LETTERS if letter != truth]
+        letter = truth if correct else others[int(3 * uniform("slip", question, instruction))]
+        sure = 0.4 + 0.5 * uniform("sure", question) if correct else 0.3 + 0.4 * uniform("unsure", question)
+        spread = {other: (1 - sure) / 3 for other in LETTERS if other != letter}
+        return Reply.of(*answer_logprobs(letter, {letter: sure, **spread}))
+
+    def _luck(self, what: str, question: str, instruction: str) -> float:
+        """Part of the luck is the question's (hard ones are hard for all), part is the pair's: that overfits."""
+        of_pair = uniform(what, self.seed, "pair", question, instruction) < self.noise
+        return uniform(what, self.seed, question, instruction if of_pair else "")

@@ -1,0 +1,26 @@
+"""Transfer-Prompting as a DSPy teleprompter: find instructions on source tasks, carry them over to a target task."""
+
+from tp_dspy.lms.adapter import InstructionAdapter
+from tp_dspy.lms.embedded import embedded_lm
+from tp_dspy.optimization.cycle import Event
+from tp_dspy.optimization.stopping import Patience, ScorerCalls, TargetScore
+from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
+from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.tasks.task import Task
+from tp_dspy.teleprompter import TransferPrompting
+
+__all__ = [
+    "Event",
+    "InstructionAdapter",
+    "ObjectiveEvaluator",
+    "Patience",
+    "ScorerCalls",
+    "SourcePrompts",
+    "TargetScore",
+    "Task",
+    "TransferPrompting",
+    "TransferResult",
+    "embedded_lm",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,165 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from tp_dspy.demo import Demo, DemoReport
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+SMALL_LM_NOTE = (
+    "The LM of this demo has 135 million parameters and is at chance on what it is asked, whatever the instruction. "
+    "What an instruction can really move here is whether it answers in the form asked for (IFR); accuracy follows "
+    "because an answer in another form counts as wrong."
+)
+_HEADINGS = {
+    "ifr": "IFR",
+    "accuracy": "ACC",
+    "ece": "ECE ↓",
+    "auroc": "AUROC",
+    "auprc_positive": "PR-P",
+    "auprc_negative": "PR-N",
+    "score": "Score",
+}
+
+
+@app.callback()
+def main() -> None:
+    """Transfer-Prompting for DSPy programs: find instructions on source tasks, carry them over to a target task."""
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        list[str] | None, typer.Option(help="A source task: starter/DOMAIN[:KIND] or owner/data-set[:config].")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The target task.")] = None,
+    reference_lm: Annotated[
+        str | None, typer.Option(help="Proposes: 'embedded', a .gguf file, or provider/model.")
+    ] = None,
+    scorer_lm: Annotated[
+        str | None, typer.Option(help="Runs the program: 'embedded', a .gguf file, or provider/model.")
+    ] = None,
+    gguf: Annotated[str | None, typer.Option(help="A GGUF file (or hf://owner/repo/file.gguf) for both.")] = None,
+    auto: Annotated[str, typer.Option(help="How much to do: light, medium or heavy.")] = "light",
+    seed: Annotated[int, typer.Option(help="Makes the choice of examples repeatable.")] = 0,
+    test_limit: Annotated[int, typer.Option(min=1, help="Test questions, at most.")] = 200,
+    position: Annotated[
+        Literal["before", "start", "end", "answer"], typer.Option(help="Where the instruction stands in the prompt.")
+    ] = "start",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table as JSON too.")] = None,
+) -> None:
+    """Improve a small QA program on held-out questions, with an LM on this machine and no API key."""
+    from rich.console import Console
+
+    from tp_dspy.errors import TransferPromptingError
+
+    console = Console()
+    # One line per cut-off reply would bury everything else; that replies are short is the point here.
+    logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        from tp_dspy.demo import DEFAULT_SOURCES, DEFAULT_TARGET
+
+        runner = _prepare(
+            source or list(DEFAULT_SOURCES), target or DEFAULT_TARGET, reference_lm or gguf, scorer_lm or gguf
+        )
+        runner.auto, runner.seed, runner.out, runner.test_limit, runner.position = auto, seed, out, test_limit, position
+        report = _run(runner, console)
+    except TransferPromptingError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]:", end=" ")
+        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    _print(report, console, small=(scorer_lm or gguf) in (None, "embedded"))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+        console.print(f"As JSON: {json_file}")
+
+
+def _prepare(sources: list[str], target: str, reference: str | None, scorer: str | None) -> Demo:
+    from tp_dspy.demo import _ANSWER_TOKENS, _INSTRUCTION_TOKENS, Demo, resolve_lm
+
+    return Demo(
+        sources,
+        target,
+        scorer_lm=resolve_lm(scorer or "embedded", max_tokens=_ANSWER_TOKENS, temperature=0.0),
+        reference_lm=resolve_lm(reference or "embedded", max_tokens=_INSTRUCTION_TOKENS, temperature=1.0),
+    )
+
+
+def _run(runner: Demo, console: object) -> DemoReport:
+    from rich.console import Console
+
+    from tp_dspy.runs.progress import LiveProgress
+
+    assert isinstance(console, Console)
+    tasks, target = runner.load()
+    console.print(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")
+    console.print(f"Scorer LM: {runner.scorer_lm.model}. Reference LM: {runner.reference_lm.model}.")
+    live = LiveProgress(Console(file=sys.stderr))
+    runner.listeners = [live]
+    return runner.run(tasks, target, show=live)
+
+
+def _print(report: DemoReport, console: object, *, small: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    assert isinstance(console, Console)
+    table = Table(title=f"On {report.original.metrics.n} held-out test questions (95 % intervals)")
+    table.add_column("prompt")
+    for heading in _HEADINGS.values():
+        table.add_column(heading, justify="right")
+    rows = {"original": report.original, "best source prompt": report.source, "target prompt": report.target}
+    for name, row in rows.items():
+        cells = [_cell(getattr(row.metrics, metric), row.intervals.get(metric)) for metric in _HEADINGS]
+        table.add_row(name, *cells)
+    console.print(table)
+    d = report.difference
+    console.print(
+        f"Target prompt against original, paired: score {d.score:+.3f} [{d.low:+.3f}, {d.high:+.3f}], "
+        f"p = {d.p_value:.3f} (two-sided bootstrap, {d.n} questions)."
+    )
+    if small:
+        console.print(SMALL_LM_NOTE, style="italic")
+    console.print("Instruction found:", style="bold")
+    console.print(report.instructions["target"], markup=False, highlight=False)
+    console.print(f"(It was {report.result.winner.origin}; round {report.result.winner.round}.)", style="dim")
+    scorer, reference = report.result.scorer_usage, report.result.reference_usage
+    total = scorer + reference + report.test_usage
+    console.print(
+        f"{scorer.calls} scorer calls, {reference.calls} reference calls, {report.test_usage.calls} for the test, "
+        f"{total.cached} more from DSPy's cache; {total.prompt_tokens + total.completion_tokens:,} tokens; "
+        f"{report.seconds:.0f} s."
+    )
+    saved = report.saved
+    console.print(f"Saved: {', '.join(map(str, saved.values()))}. To use it:")
+    console.print(
+        f'  program = dspy.Predict("question -> answer")\n'
+        f'  program.load("{saved["program"]}")\n'
+        f"  dspy.configure(lm=tp_dspy.embedded_lm(), adapter=tp_dspy.InstructionAdapter())",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _cell(value: float, interval: tuple[float, float] | None) -> str:
+    if value != value:
+        return "-"
+    low, high = interval or (float("nan"), float("nan"))
+    return f"{value:.2f}\n{low:.2f}-{high:.2f}"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,221 @@
+"""The main job end to end: two source tasks, one target task, and a table on the target's held-out test split."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError
+from tp_dspy.lms.adapter import InstructionAdapter, Position
+from tp_dspy.lms.embedded import embedded_lm
+from tp_dspy.optimization.cycle import Listener
+from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.scoring.evaluation import Comparison, Evaluation
+from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.tasks.task import Task, find_overlap
+from tp_dspy.teleprompter import TransferPrompting
+
+__all__ = ["DEFAULT_SOURCES", "DEFAULT_TARGET", "Demo", "DemoReport", "load_task", "resolve_lm"]
+
+DEFAULT_SOURCES = ("starter/medical:yes_no", "starter/legal:yes_no")
+DEFAULT_TARGET = "starter/financial:yes_no"
+# What one would write without thinking of the form of the answer.
+ORIGINAL_INSTRUCTION = "Answer the question."
+# Enough for a letter or a label and the start of whatever comes instead; every further token is time.
+_ANSWER_TOKENS = 6
+_INSTRUCTION_TOKENS = 120
+METRICS = ("ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative", "score")
+
+
+def load_task(name: str, *, seed: int = 0, limit: int | None = None) -> Task:
+    """Load a task by name: ``starter/<domain>[:<kind>]``, or a data set of the catalogue.
+
+    Raises:
+        DataError, HubUnavailableError: As the loaders do.
+    """
+    if name.startswith("starter/"):
+        domain, _, kind = name.removeprefix("starter/").partition(":")
+        return Task.starter(domain, kind=kind or None)
+    return Task.from_hub(name, seed=seed, limit=limit)
+
+
+def resolve_lm(spec: str, **settings: Any) -> dspy.BaseLM:
+    """Make an LM from what a user typed.
+
+    Args:
+        spec: "embedded" for the small LM that ships as a package; a GGUF file or ``hf://owner/repo/file.gguf`` for
+            another one in this process; anything else is a DSPy model string such as ``openai/gpt-4o-mini``.
+        **settings: For the LM.
+    """
+    if spec == "embedded":
+        return embedded_lm(**settings)
+    if spec.endswith(".gguf"):
+        return embedded_lm(spec, **settings)
+    if "/" not in spec:
+        raise ConfigurationError(
+            f"{spec!r} is no LM: expected 'embedded', a .gguf file, or provider/model such as 'openai/gpt-4o-mini'."
+        )
+    return dspy.LM(spec, **settings)
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo found, all on the target's test split.
+
+    Attributes:
+        original: The original instruction.
+        source: The best source prompt.
+        target: The target prompt.
+        difference: Paired difference, target prompt minus original.
+        result: The compile's own record.
+        instructions: The three instructions by name.
+        test_usage: What the final measurement cost.
+        seconds: Wall time.
+        saved: Files written.
+    """
+
+    original: Evaluation
+    source: Evaluation
+    target: Evaluation
+    difference: Comparison
+    result: TransferResult
+    instructions: dict[str, str]
+    test_usage: Usage
+    seconds: float
+    saved: dict[str, Path]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values; NaN (a metric that a set does not have) is null."""
+        rows = {name: getattr(self, name) for name in ("original", "source", "target")}
+        return {
+            **{
+                name: {metric: _plain(getattr(row.metrics, metric)) for metric in METRICS}
+                | {
+                    "intervals": {metric: [*map(_plain, row.intervals[metric])] for metric in METRICS},
+                    "n": row.metrics.n,
+                }
+                for name, row in rows.items()
+            },
+            "difference": {
+                name: _plain(getattr(self.difference, name)) for name in ("score", "low", "high", "p_value")
+            },
+            "scorer_calls": self.result.scorer_usage.calls,
+            "reference_calls": self.result.reference_usage.calls,
+            "cached_calls": self.result.scorer_usage.cached + self.result.reference_usage.cached,
+            "test_calls": self.test_usage.calls,
+            "seconds": round(self.seconds, 1),
+            "instruction": self.instructions["target"],
+            "instructions": self.instructions,
+        }
+
+
+@dataclass
+class Demo:
+    """One run of the demo.
+
+    Attributes:
+        sources: Names of the source tasks.
+        target: Name of the target task.
+        scorer_lm: Runs the program.
+        reference_lm: Proposes instructions.
+        auto: How much to do.
+        seed: Makes the choice of examples repeatable.
+        out: Where results are written.
+        test_limit: Examples of the test split, at most.
+        position: Where the instruction stands in the prompt.
+        listeners: Are told what happens.
+    """
+
+    sources: Sequence[str]
+    target: str
+    scorer_lm: dspy.BaseLM
+    reference_lm: dspy.BaseLM
+    auto: str = "light"
+    seed: int = 0
+    out: Path = Path("runs/demo")
+    test_limit: int = 200
+    position: Position = "start"
+    listeners: Sequence[Listener] = ()
+
+    def load(self) -> tuple[list[Task], Task]:
+        """Load the tasks; no source may share questions with the target's test split."""
+        tasks = [load_task(name, seed=self.seed, limit=self.test_limit) for name in self.sources]
+        target = load_task(self.target, seed=self.seed, limit=self.test_limit)
+        if not target.test:
+            raise DataError(f"{target.name} has no labelled test split to report on; choose another --target.")
+        for task in tasks:
+            shared = find_overlap(target.test, [*task.train, *task.validation])
+            if shared:
+                raise SplitOverlapError(
+                    f"{len(shared)} of {len(target.test)} test questions of {target.name} are also in the source task "
+                    f"{task.name}; choose another source."
+                )
+        return tasks, target
+
+    def run(self, tasks: Sequence[Task], target: Task, *, show: Any = None) -> DemoReport:
+        """Compile on the tasks, then measure three prompts on the target's test split.
+
+        Args:
+            tasks: The source tasks.
+            target: The target task; its test split is first touched after the compile.
+            show: A context manager to hold while compiling, such as a live display.
+        """
+        started = time.monotonic()
+        objective = ObjectiveEvaluator(confidence="logits")
+        program = dspy.Predict(dspy.Signature("question -> answer", ORIGINAL_INSTRUCTION))
+        with dspy.context(adapter=InstructionAdapter(self.position)), warnings.catch_warnings():
+            teleprompter = TransferPrompting(
+                objective,
+                reference_lm=self.reference_lm,
+                scorer_lm=self.scorer_lm,
+                auto=self.auto,  # type: ignore[arg-type]
+                run_dir=self.out,
+                seed=self.seed,
+                listeners=self.listeners,
+            )
+            with show if show is not None else nullcontext():
+                compiled = teleprompter.compile(
+                    program,
+                    trainset=target.train,
+                    valset=target.validation,
+                    source_tasks=tasks,
+                    description=target.description,
+                )
+            result: TransferResult = compiled.detailed_results
+            best_source = result.source.ranked[0] if result.source else result.original
+            instructions = {
+                "original": ORIGINAL_INSTRUCTION,
+                "source": best_source.instructions["self"],
+                "target": result.winner.instructions["self"],
+            }
+            rows = {
+                name: objective.evaluate(
+                    dspy.Predict(dspy.Signature("question -> answer", text)),
+                    target.test,
+                    lm=self.scorer_lm,
+                    seed=self.seed,
+                )
+                for name, text in instructions.items()
+            }
+        return DemoReport(
+            **rows,
+            difference=objective.compare(rows["original"], rows["target"], seed=self.seed),
+            result=result,
+            instructions=instructions,
+            test_usage=sum((row.usage for row in rows.values()), Usage()),
+            seconds=time.monotonic() - started,
+            saved={name: self.out / f"{name}.json" for name in ("program", "source_prompts", "result")},
+        )
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)

@@ -1,0 +1,1 @@
+"""What the library talks to: an embedded LM, and an adapter for plain prompts."""

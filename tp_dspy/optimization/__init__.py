@@ -1,0 +1,1 @@
+"""The cycle that both phases share."""

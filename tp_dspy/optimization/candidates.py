@@ -1,0 +1,188 @@
+"""Candidates, what they scored, and the history of a phase."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import dspy
+
+from tp_dspy.errors import ConfigurationError, ProgramError
+from tp_dspy.scoring.evaluation import Metrics
+
+__all__ = ["Candidate", "History", "Origin", "ScoredCandidate", "free_predictors", "match_predictors"]
+
+Origin = Literal["original", "seed", "general", "source", "proposal"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One instruction per predictor of a program.
+
+    Two candidates with the same instructions are the same candidate, wherever they came from.
+
+    Attributes:
+        instructions: Instruction by predictor name, as DSPy's ``named_predictors`` gives it.
+        origin: Where it came from: the program itself (``original``), the user (``seed``), this library
+            (``general``), a source phase (``source``), or the reference LM (``proposal``).
+        prior: For ``source`` candidates: the score in the source phase, in [0, 1].
+    """
+
+    instructions: Mapping[str, str]
+    origin: Origin = field(default="original", compare=False)
+    prior: float | None = field(default=None, compare=False)
+
+    @cached_property
+    def id(self) -> str:
+        """Stable id: the first 16 hex digits of the sha256 of the instructions as canonical JSON."""
+        text = json.dumps(dict(self.instructions), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.id == other.id
+
+    @classmethod
+    def of(cls, program: dspy.Module) -> Candidate:
+        """Read the instructions that a program has now, frozen submodules left out."""
+        return cls({name: predictor.signature.instructions for name, predictor in free_predictors(program)})
+
+    def with_instruction(self, predictor: str, text: str, origin: Origin = "proposal") -> Candidate:
+        """Replace one predictor's instruction."""
+        return Candidate({**self.instructions, predictor: text}, origin)
+
+    def apply(self, program: dspy.Module) -> dspy.Module:
+        """Copy a program and put these instructions into the copy.
+
+        Demos, field metadata and everything else of the predictors survive; their LMs are shared, not copied.
+        Signatures are replaced (``with_instructions``), never edited: an edit would change the user's class.
+
+        Raises:
+            ProgramError: If the program has no predictor of one of these names.
+        """
+        copy = program.deepcopy()
+        before = dict(program.named_predictors())
+        after = dict(copy.named_predictors())
+        unknown = sorted(set(self.instructions) - set(after))
+        if unknown:
+            raise ProgramError(
+                f"The candidate has instructions for {unknown}, but the program's predictors are {sorted(after)}. "
+                "Pass `mapping` to say which predictor takes which instruction."
+            )
+        for name, predictor in after.items():
+            predictor.lm = before[name].lm
+            if name in self.instructions:
+                predictor.signature = predictor.signature.with_instructions(self.instructions[name])
+        return copy
+
+
+def free_predictors(program: dspy.Module) -> list[tuple[str, Any]]:
+    """List the predictors that may be optimised: those outside submodules that are frozen (``_compiled``).
+
+    Args:
+        program: A DSPy program. Its own ``_compiled`` flag does not count: whoever passes a program to an
+            optimiser wants it optimised.
+    """
+    frozen = {
+        id(predictor)
+        for name, module in program.named_sub_modules()
+        if module is not program and getattr(module, "_compiled", False)
+        for _, predictor in module.named_predictors()
+    }
+    return [(name, predictor) for name, predictor in program.named_predictors() if id(predictor) not in frozen]
+
+
+def match_predictors(
+    source: Iterable[str], target: Iterable[str], mapping: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Say which target predictor takes the instruction of which source predictor.
+
+    Args:
+        source: Predictor names of the program that the source prompts were made with.
+        target: Predictor names of the program to be compiled.
+        mapping: Target name by source name, where the names differ.
+
+    Returns:
+        Target name by source name.
+
+    Raises:
+        ProgramError: If a predictor on either side stays without a partner.
+        ConfigurationError: If `mapping` names a predictor that neither side has.
+    """
+    sources, targets = list(source), list(target)
+    if mapping is not None:
+        strangers = sorted((set(mapping) - set(sources)) | (set(mapping.values()) - set(targets)))
+        if strangers:
+            raise ConfigurationError(
+                f"`mapping` names {strangers}; the source prompts have {sources} and the program has {targets}. "
+                "Map source predictor names to target predictor names."
+            )
+        matched = dict(mapping) | {name: name for name in sources if name in targets and name not in mapping}
+    elif len(sources) == len(targets) == 1:
+        matched = {sources[0]: targets[0]}
+    else:
+        matched = {name: name for name in sources if name in targets}
+    missing = [name for name in sources if name not in matched]
+    lacking = [name for name in targets if name not in matched.values()]
+    if missing or lacking:
+        raise ProgramError(
+            f"Source prompts are for predictors {sources}; the program has {targets}. Without a partner: "
+            f"{missing} of the source prompts, {lacking} of the program. Pass `mapping` (source name -> target name)."
+        )
+    return matched
+
+
+@dataclass(frozen=True)
+class ScoredCandidate:
+    """A candidate and what it is worth on one panel of tasks.
+
+    Attributes:
+        candidate: The candidate.
+        score: The phase's score: mean over tasks of the objective, minus the spread penalty; in [0, 1] without one.
+        by_task: Metrics by task name.
+        round: The round it was scored in; 0 is the first population.
+    """
+
+    candidate: Candidate
+    score: float
+    by_task: Mapping[str, Metrics]
+    round: int = 0
+
+
+class History:
+    """The scored candidates of a phase. Iterates in the order of arrival; a candidate is held once."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, ScoredCandidate] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[ScoredCandidate]:
+        return iter(self._entries.values())
+
+    def __contains__(self, candidate: object) -> bool:
+        return isinstance(candidate, Candidate) and candidate.id in self._entries
+
+    def add(self, scored: ScoredCandidate) -> None:
+        """Add a scored candidate, in place of an earlier entry of the same candidate."""
+        self._entries[scored.candidate.id] = scored
+
+    def ranked(self) -> list[ScoredCandidate]:
+        """List everything, best first; of equals, the one that came first (so the original wins ties)."""
+        return sorted(self._entries.values(), key=lambda scored: -scored.score)
+
+    def worst_first(self, limit: int = 20) -> list[ScoredCandidate]:
+        """List the best `limit` entries, worst first: the order in which OPRO shows them."""
+        return self.ranked()[:limit][::-1]
+
+    @property
+    def best(self) -> ScoredCandidate | None:
+        """The best entry; None while the history is empty."""
+        return next(iter(self.ranked()), None)

@@ -1,0 +1,81 @@
+"""How much a compile does, and what it will cost at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tp_dspy.errors import ConfigurationError
+from tp_dspy.optimization.cycle import Panel
+
+__all__ = ["PRESETS", "Effort", "PhasePlan", "effort"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much each phase does.
+
+    Attributes:
+        rounds: Rounds of proposals.
+        proposals: Proposals asked for in a round.
+        examples: Examples per task and panel, at most.
+        top_k: Source prompts that go on to the target, and finalists of a phase.
+    """
+
+    rounds: int
+    proposals: int
+    examples: int
+    top_k: int
+
+
+PRESETS = {
+    "light": Effort(rounds=2, proposals=4, examples=20, top_k=3),
+    "medium": Effort(rounds=4, proposals=8, examples=50, top_k=4),
+    # Eight proposals a round are OPRO's published setting.
+    "heavy": Effort(rounds=10, proposals=8, examples=120, top_k=5),
+}
+_LEAST = {"rounds": 0, "proposals": 1, "examples": 1, "top_k": 1}
+
+
+def effort(auto: str, **overrides: int | None) -> Effort:
+    """Take a preset, with some of its numbers replaced.
+
+    Raises:
+        ConfigurationError: If there is no such preset, or a number is too small.
+    """
+    if auto not in PRESETS:
+        raise ConfigurationError(f"auto is {auto!r}; expected one of {sorted(PRESETS)}.")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for name, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[name]:
+            raise ConfigurationError(f"{name} is {value!r}; expected a whole number of at least {_LEAST[name]}.")
+    return replace(PRESETS[auto], **given)
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """What a phase costs at most: nothing dropped, nothing known already, every proposal usable.
+
+    Attributes:
+        phase: "source" or "target".
+        scorer_calls: Pairs; a program of several predictors makes several LM calls for each.
+        reference_calls: Calls of the reference LM.
+    """
+
+    phase: str
+    scorer_calls: int
+    reference_calls: int
+
+    @classmethod
+    def of(cls, phase: str, population: int, search: Panel, selection: Panel | None, work: Effort) -> PhasePlan:
+        """Count a phase that begins with `population` candidates."""
+        pairs = sum(map(len, search.values()))
+        held = sum(map(len, selection.values())) if selection else 0
+        asked = work.rounds * work.proposals
+        return cls(phase, (population + asked) * pairs + (1 + work.top_k) * held, asked)
+
+    @staticmethod
+    def in_words(plans: Sequence[PhasePlan]) -> str:
+        """Say it in one line."""
+        parts = [f"{p.phase} phase {p.scorer_calls} scorer and {p.reference_calls} reference calls" for p in plans]
+        return f"At most: {'; '.join(parts)}; {sum(p.scorer_calls for p in plans)} scorer calls in all."

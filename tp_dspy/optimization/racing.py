@@ -1,0 +1,72 @@
+"""Racing: which candidates earn more examples, and which are out.
+
+A race scores a set of candidates on one panel of tasks in several steps. Every candidate still in the race meets
+the same examples, so what a rule compares is paired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tp_dspy.optimization.candidates import Candidate
+from tp_dspy.scoring.outcomes import Outcome
+
+__all__ = ["FullScoring", "Racing", "Standing", "step_ends"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a candidate has come in a race.
+
+    Attributes:
+        candidate: The candidate.
+        outcomes: Its outcomes so far by task name, in the panel's order of examples; all standings of a step hold
+            the same examples.
+    """
+
+    candidate: Candidate
+    outcomes: Mapping[str, Sequence[Outcome]]
+
+
+class Racing(Protocol):
+    """A rule that drops candidates while a race goes on."""
+
+    @property
+    def checkpoints(self) -> Sequence[float]:
+        """Shares of each task's examples after which the rule is asked, increasing, in (0, 1]; the last is 1."""
+        ...
+
+    def survivors(self, standings: Sequence[Standing], share: float) -> Sequence[Candidate]:
+        """Name the candidates that go on.
+
+        Args:
+            standings: The candidates still in the race, on equal examples.
+            share: The share of the examples that they have met.
+        """
+        ...
+
+
+class FullScoring:
+    """Drops nobody: every candidate is scored on every example."""
+
+    checkpoints: Sequence[float] = (1.0,)
+
+    def survivors(self, standings: Sequence[Standing], share: float) -> Sequence[Candidate]:
+        """Keep everyone."""
+        return [standing.candidate for standing in standings]
+
+
+def step_ends(sizes: Mapping[str, int], checkpoints: Sequence[float]) -> list[dict[str, int]]:
+    """Translate shares into numbers of examples.
+
+    Args:
+        sizes: Number of examples by task name.
+        checkpoints: A rule's checkpoints.
+
+    Returns:
+        For each checkpoint, how many examples of each task have been met by then.
+    """
+    return [{name: math.ceil(share * size) for name, size in sizes.items()} for share in checkpoints]

@@ -1,0 +1,1 @@
+"""What programs are scored on: tasks and where they come from."""

@@ -1,0 +1,396 @@
+"""Tasks: named sets of examples, split so that what is searched on is never what is reported on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import unicodedata
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import dspy
+
+from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError, SplitOverlapWarning
+
+__all__ = ["Task", "divide", "drop_repeats", "example_key", "find_overlap", "normalize", "stratified_order"]
+
+logger = logging.getLogger(__name__)
+
+TestSource = Sequence[dspy.Example] | Callable[[], Iterable[dspy.Example]]
+
+_FEW_EXAMPLES = 10  # below this a warning is logged: one example more or less moves every metric
+_MOST_ANSWERS = 12  # more allowed answers than this are options of single items, not an answer space
+_MOST_LABELS = 200  # more distinct answers than this are free text, which has no labels to balance
+
+# What makes "5%", "a*b", "-3", "1.5" and "3/4" other questions stays: "%", "*" and a sign directly before a digit.
+_APOSTROPHES = re.compile("['\u2018\u2019\u02bc]")
+_PUNCTUATION = re.compile(
+    r"(?![-./]\d)(?![%*])["
+    + re.escape("".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c).startswith("P")))
+    + "]"
+)
+
+
+def example_key(example: dspy.Example) -> str:
+    """Return the text by which two examples count as the same question.
+
+    Args:
+        example: An example with inputs set.
+
+    Returns:
+        The input fields in the order of their names, NFKC-normalised, case-folded, without punctuation and with white
+        space collapsed. Outputs do not count.
+    """
+    fields = example.inputs()
+    return "\n".join(normalize(str(fields[name])) for name in sorted(fields.keys()))
+
+
+def normalize(text: str) -> str:
+    """Reduce a text to what makes it the same to a reader; a text of nothing but punctuation keeps it."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = _PUNCTUATION.sub(" ", _APOSTROPHES.sub("", folded)).split()
+    return " ".join(words or folded.split())
+
+
+def find_overlap(
+    a: Iterable[dspy.Example],
+    b: Iterable[dspy.Example],
+    *,
+    key: Callable[[dspy.Example], str] = example_key,
+) -> list[dspy.Example]:
+    """Return the examples of `a`, in order, whose `key` also occurs in `b`."""
+    known = {key(example) for example in b}
+    return [example for example in a if key(example) in known]
+
+
+def drop_repeats(examples: Iterable[dspy.Example], *, answer: str = "answer") -> list[dspy.Example]:
+    """Keep one example of each question.
+
+    Where repeats disagree in their answer, which one stays is settled by a hash and so does not depend on row order.
+
+    Args:
+        examples: Examples with inputs set.
+        answer: Name of the field that holds the answer.
+
+    Returns:
+        The kept examples, in the order given.
+    """
+    listed = list(examples)
+    kept: dict[str, int] = {}
+    for index, example in enumerate(listed):
+        rival = kept.setdefault(example_key(example), index)
+        if rival != index and _rank(example, 0, answer) < _rank(listed[rival], 0, answer):
+            kept[example_key(example)] = index
+    return [listed[index] for index in sorted(kept.values())]
+
+
+def stratified_order(examples: Iterable[dspy.Example], *, seed: int, answer: str = "answer") -> list[dspy.Example]:
+    """Put examples in one fixed order whose every prefix has nearly the labels of the whole.
+
+    In a prefix of m examples each label occurs within one of m times its share (Tijdeman's rule for the chairman
+    assignment problem, 1980). The order depends on the seed and the examples' contents, not on the order given.
+    Answers that are mostly unique, or more than 200, are free text and are only shuffled.
+
+    Args:
+        examples: Examples with inputs set.
+        seed: Picks the order.
+        answer: Name of the field that holds the label; examples without it share one label.
+
+    Returns:
+        All examples, reordered.
+    """
+    shuffled = sorted(examples, key=lambda example: _rank(example, seed, answer))
+    groups: dict[str, list[dspy.Example]] = defaultdict(list)
+    for example in shuffled:
+        groups[_label(example, answer)].append(example)
+    n, k = len(shuffled), len(groups)
+    if k < 2 or k > min(n / 2, _MOST_LABELS):
+        return shuffled
+    # The hash of the label breaks ties, lest the first label of the alphabet lead every time.
+    size = {label: len(groups[label]) for label in sorted(groups, key=lambda label: _hash(seed, label))}
+    taken = dict.fromkeys(size, 0)
+    order = []
+    for m in range(1, n + 1):
+        # All lags are in units of 1 / n, so that the comparison stays in whole numbers.
+        lag = {label: m * size[label] - n * taken[label] for label in size}
+        due = [label for label in size if (2 * k - 2) * lag[label] >= n]
+        label = min(due, key=lambda label: ((2 * k - 3) * n - (2 * k - 2) * lag[label]) / size[label])
+        order.append(groups[label][taken[label]])
+        taken[label] += 1
+    return order
+
+
+class Task:
+    """A named set of examples with a domain and a description in words. Read-only.
+
+    Attributes:
+        name: What reports call it.
+        domain: "medical", "legal" or any other word; None when unknown.
+        description: What the task is, as a noun phrase that a reference LM can read; may be empty.
+        answers: The answer space in words; None when answers are free text or unknown.
+        inputs: Names of the input fields, the same for all examples.
+        train: What instructions are scored on.
+        validation: What the winner is chosen on; may be empty.
+        test: What is reported; may be empty.
+    """
+
+    name: str
+    domain: str | None
+    description: str
+    answers: tuple[str, ...] | None
+    inputs: tuple[str, ...]
+    train: tuple[dspy.Example, ...]
+    validation: tuple[dspy.Example, ...]
+    _test: tuple[dspy.Example, ...] | None
+    _test_source: TestSource
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        train: Iterable[dspy.Example],
+        validation: Iterable[dspy.Example] = (),
+        test: TestSource = (),
+        domain: str | None = None,
+        description: str = "",
+        answers: Sequence[str] | None = None,
+    ) -> None:
+        """Check and keep the splits.
+
+        Args:
+            name: What reports call it.
+            train: At least one example, with inputs set; fewer than 10 are logged as a warning.
+            validation: Examples, or nothing.
+            test: A list or tuple, whose overlap with the other splits is checked at once; or any other sequence, or a
+                callable without arguments that returns examples: not touched before `task.test` is first read, and
+                checked then, so that a search can prove that it never looks.
+            domain: "medical", "legal" or any other word.
+            description: What the task is, as a noun phrase.
+            answers: The answer space. By default the union of the examples' `choices` fields, when every example of
+                train and validation has one and the union has at most 12 members.
+
+        Raises:
+            ConfigurationError: `name` is empty, or `answers` is not a sequence of strings.
+            DataError: Something is not an example, has no inputs set or other inputs than the rest, or train is empty.
+            SplitOverlapError: A question of test also occurs in train or validation.
+
+        Warns:
+            SplitOverlapWarning: A question occurs in both train and validation.
+        """
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError(f"A task's name is {name!r}; expected some text. Name it for the reports.")
+        kept = vars(self)  # the only way in: attributes cannot be set
+        kept.update(name=name, domain=domain, description=description)
+        kept.update(train=_checked(name, "train", train), validation=_checked(name, "validation", validation))
+        if not self.train:
+            raise DataError(f"Task {name!r} has 0 train examples; expected at least 1, better {_FEW_EXAMPLES} or more.")
+        kept["inputs"] = tuple(self.train[0].inputs().keys())
+        self._check_inputs("train", self.train)
+        self._check_inputs("validation", self.validation)
+        kept["answers"] = _answer_space(answers, self.train + self.validation)
+        kept.update(_test_source=test, _test=None)
+        if type(test) in (list, tuple):  # a subclass may be lazy
+            kept["_test"] = self._read_test()
+        if shared := find_overlap(self.validation, self.train):
+            message = f"Task {name!r}: {len(shared)} of {len(self.validation)} validation examples are also in train."
+            warnings.warn(message, SplitOverlapWarning, stacklevel=2)
+        if len(self.train) < _FEW_EXAMPLES:
+            logger.warning("Task %r has only %d train examples; scores will be coarse.", name, len(self.train))
+
+    @property
+    def test(self) -> tuple[dspy.Example, ...]:
+        """The test split; a lazy one is read and checked now, which raises as the constructor would."""
+        test = self._read_test() if self._test is None else self._test
+        vars(self)["_test"] = test
+        return test
+
+    @classmethod
+    def from_hub(cls, name: str, *, seed: int = 0, limit: int | None = None) -> Task:
+        """Load a data set of the catalogue; see `tp_dspy.tasks.catalog.load`."""
+        from tp_dspy.tasks import catalog
+
+        return catalog.load(name, seed=seed, limit=limit)
+
+    @classmethod
+    def starter(cls, domain: str, *, kind: str | None = None) -> Task:
+        """Load a question set that ships with the library; see `tp_dspy.tasks.starter.load_starter`."""
+        from tp_dspy.tasks import starter
+
+        return starter.load_starter(domain, kind=kind)
+
+    @classmethod
+    def from_examples(
+        cls,
+        name: str,
+        examples: Iterable[dspy.Example],
+        *,
+        shares: tuple[float, float, float] = (0.4, 0.3, 0.3),
+        seed: int = 0,
+        answer: str = "answer",
+        domain: str | None = None,
+        description: str = "",
+        answers: Sequence[str] | None = None,
+    ) -> Task:
+        """Split one list into train, validation and test with the labels of the whole in each.
+
+        Args:
+            name: The task's name.
+            examples: Examples with inputs set; repeated questions are dropped, and logged.
+            shares: What train, validation and test get; not negative, train above 0, 1 in all.
+            seed: Picks the split, which does not depend on the order of `examples`.
+            answer: Name of the field that holds the label.
+            domain: As in `Task`.
+            description: As in `Task`.
+            answers: As in `Task`.
+
+        Raises:
+            ConfigurationError: `shares` are not as above.
+            DataError: An example is unusable, or there are fewer questions than splits.
+        """
+        if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or abs(sum(shares) - 1) > 1e-9:
+            raise ConfigurationError(f"shares are {shares!r}; expected three (train, validation, test), 1 in all.")
+        listed = _checked(name, "examples", examples)
+        unique = drop_repeats(listed, answer=answer)
+        if len(unique) < len(listed):
+            logger.info("Task %r: dropped %d repeated questions of %d.", name, len(listed) - len(unique), len(listed))
+        if len(unique) < sum(share > 0 for share in shares):
+            raise DataError(f"Task {name!r} has {len(unique)} distinct questions, too few for one in each split.")
+        train, validation, test = divide(stratified_order(unique, seed=seed, answer=answer), shares)
+        about: dict[str, Any] = {"domain": domain, "description": description, "answers": answers}
+        return cls(name, train=train, validation=validation, test=test, **about)
+
+    def split_validation(self, share: float = 0.5, seed: int = 0, *, answer: str = "answer") -> Task:
+        """Return a task with a validation split, taken from train when there is none; test is not touched.
+
+        Args:
+            share: Share of train's questions that goes to validation, in (0, 1); each side gets at least one.
+            seed: Picks them; the order of train plays no part. Repeats of a question stay together.
+            answer: Name of the field that holds the label.
+
+        Raises:
+            ConfigurationError: `share` is not in (0, 1).
+            DataError: Train has fewer than two distinct questions.
+        """
+        if not 0 < share < 1:
+            raise ConfigurationError(f"share is {share!r}; expected a number between 0 and 1, both excluded.")
+        if self.validation:
+            return self
+        unique = drop_repeats(self.train, answer=answer)
+        if len(unique) < 2:
+            raise DataError(
+                f"Task {self.name!r} has {len(unique)} distinct train question; expected at least 2 to take a "
+                "validation split from. Add examples or pass validation=."
+            )
+        _, held = divide(stratified_order(unique, seed=seed, answer=answer), (1 - share, share))
+        validation = find_overlap(self.train, held)
+        aside = {id(example) for example in validation}
+        return Task(
+            self.name,
+            train=[example for example in self.train if id(example) not in aside],
+            validation=validation,
+            test=self._test if self._test is not None else lambda: self.test,
+            domain=self.domain,
+            description=self.description,
+            answers=self.answers,
+        )
+
+    def _read_test(self) -> tuple[dspy.Example, ...]:
+        source = self._test_source
+        test = _checked(self.name, "test", source() if callable(source) else source)
+        self._check_inputs("test", test)
+        for split, seen in (("train", self.train), ("validation", self.validation)):
+            if shared := find_overlap(test, seen):
+                first = "; ".join(repr(example_key(example)[:80]) for example in shared[:3])
+                raise SplitOverlapError(
+                    f"Task {self.name!r}: {len(shared)} of {len(test)} test examples are also in {split}, which the "
+                    f"search may look at. Remove them from {split}. The first: {first}."
+                )
+        return test
+
+    def _check_inputs(self, split: str, examples: Iterable[dspy.Example]) -> None:
+        for index, example in enumerate(examples):
+            if (names := set(example.inputs().keys())) != set(self.inputs):
+                raise DataError(
+                    f"Task {self.name!r}: {split}[{index}] has the inputs {sorted(names)}, train[0] has "
+                    f"{sorted(self.inputs)}; expected the same. Call .with_inputs(...) with the same names everywhere."
+                )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A Task is read-only; to change {name!r}, make another one.")
+
+    def __repr__(self) -> str:
+        test = "unread" if self._test is None else len(self._test)
+        sizes = f"train={len(self.train)}, validation={len(self.validation)}, test={test}"
+        return f"Task({self.name!r}, {sizes}, domain={self.domain!r})"
+
+
+def divide(ordered: Sequence[dspy.Example], shares: Sequence[float]) -> list[list[dspy.Example]]:
+    """Cut a (stratified) order into consecutive parts.
+
+    Args:
+        ordered: At least as many examples as there are shares above 0.
+        shares: Not negative, 1 in all.
+
+    Returns:
+        One list for each share; a share above 0 gets at least one example.
+    """
+    sizes = [max(1, round(len(ordered) * share)) if share else 0 for share in shares]
+    while excess := sum(sizes) - len(ordered):
+        sizes[sizes.index(max(sizes))] -= 1 if excess > 0 else -1
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    return [list(ordered[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _checked(task: str, split: str, examples: Iterable[dspy.Example]) -> tuple[dspy.Example, ...]:
+    try:
+        kept = tuple(examples)
+    except TypeError as error:
+        kind = type(examples).__name__
+        raise DataError(f"Task {task!r}: {split} is of type {kind}; expected a list of dspy.Example.") from error
+    for index, example in enumerate(kept):
+        where = f"Task {task!r}: {split}[{index}]"
+        if not isinstance(example, dspy.Example):
+            raise DataError(
+                f"{where} is of type {type(example).__name__}; expected dspy.Example. "
+                "Make one with dspy.Example(...).with_inputs(...)."
+            )
+        try:
+            has_inputs = bool(example.inputs().keys())
+        except (ValueError, AttributeError):  # a dspy.Prediction is an Example that cannot have inputs
+            has_inputs = False
+        if not has_inputs:
+            raise DataError(
+                f"{where} has no inputs; its fields are {list(example.keys())}. "
+                'Say which of them the program is given, e.g. example.with_inputs("question").'
+            )
+    return kept
+
+
+def _answer_space(answers: Sequence[str] | None, examples: Iterable[dspy.Example]) -> tuple[str, ...] | None:
+    if answers is not None:
+        if isinstance(answers, str) or not all(isinstance(answer, str) for answer in answers):
+            raise ConfigurationError(f'answers is {answers!r}; expected several strings, e.g. ("yes", "no").')
+        return tuple(answers) or None
+    union: dict[str, None] = {}
+    for example in examples:
+        if not (choices := example.get("choices")):
+            return None
+        union |= dict.fromkeys(map(str, choices))
+    return tuple(union) if len(union) <= _MOST_ANSWERS else None
+
+
+def _label(example: dspy.Example, answer: str) -> str:
+    return str(example.get(answer)).strip().casefold()
+
+
+def _rank(example: dspy.Example, seed: int, answer: str) -> tuple[str, str, str]:
+    """A sort key that shuffles; texts that are the same to a reader are told apart last."""
+    key, label = example_key(example), _label(example, answer)
+    return _hash(seed, key), _hash(seed, label), str(sorted(example.inputs().items()))
+
+
+def _hash(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}\x1f{text}".encode(errors="backslashreplace")).hexdigest()

@@ -1,0 +1,347 @@
+"""TransferPrompting: construct source prompts on several source tasks, then generate the target prompt on one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+from dspy.teleprompt import Teleprompter
+
+from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, match_predictors
+from tp_dspy.optimization.cycle import Cycle, Event, Listener, PhaseResult
+from tp_dspy.optimization.phases import (
+    PhaseInput,
+    reference_prompts,
+    shared_answers,
+    source_input,
+    target_input,
+    warn_of_overlap,
+)
+from tp_dspy.optimization.plan import PhasePlan, effort
+from tp_dspy.optimization.population import Seed, first_population
+from tp_dspy.optimization.racing import FullScoring, Racing
+from tp_dspy.optimization.reference import Proposer
+from tp_dspy.optimization.stopping import StopRule
+from tp_dspy.runs.artifacts import CandidateRecord, PhaseRecord, SourcePrompts, TaskRecord, TransferResult
+from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.scoring.scorer import Scorer
+from tp_dspy.tasks.task import Task
+
+__all__ = ["TransferPrompting"]
+
+logger = logging.getLogger(__name__)
+
+
+class TransferPrompting(Teleprompter):  # type: ignore[misc]
+    """Transfer-Prompting (arXiv 2502.14211) as a DSPy teleprompter.
+
+    Only instructions move: demos, field metadata and LMs of the program's predictors stay as they are, and the
+    program passed in is never changed.
+
+    Args:
+        objective: What a prompt is worth. Also a DSPy metric.
+        reference_lm: Proposes instructions; by default the LM configured in DSPy.
+        scorer_lm: Runs predictors that have no LM of their own; by default the LM configured in DSPy.
+        auto: How much to do: "light", "medium" or "heavy". Sets the next four numbers where they are not given.
+        rounds: Rounds of proposals in each phase, at least 0.
+        proposals: Proposals asked for in each round, at least 1.
+        examples: Examples per task for the search, and as many again for the selection; at least 1.
+        top_k: Source prompts that go on to the target, and finalists of each phase; at least 1.
+        seed_instructions: Instructions of your own for the first population: texts, or texts by predictor name. None
+            means the general ones that ship with the library, an empty list none at all; yours come before the
+            general ones.
+        spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
+            prompts that are good everywhere.
+        temperature: Of the reference LM; at least 0.
+        racing: The rule that drops candidates while they are scored; by default nobody is dropped.
+        stop: Rules that end a phase early, such as `tp_dspy.optimization.stopping.Patience`.
+        mapping: Target predictor name by source predictor name, where the programs differ.
+        num_threads: Concurrent calls; by default DSPy's setting.
+        max_error_rate: Share of scorer calls, in [0, 1], that may get no answer.
+        run_dir: Where source prompts, the result and the compiled program are written; None writes no file.
+        seed: Makes the choice of examples and exemplars repeatable.
+        listeners: Called with every `Event`, in the thread that compiles.
+
+    Raises:
+        ConfigurationError: If an argument has a value that cannot work.
+    """
+
+    def __init__(
+        self,
+        objective: ObjectiveEvaluator,
+        *,
+        reference_lm: dspy.BaseLM | None = None,
+        scorer_lm: dspy.BaseLM | None = None,
+        auto: Literal["light", "medium", "heavy"] = "light",
+        rounds: int | None = None,
+        proposals: int | None = None,
+        examples: int | None = None,
+        top_k: int | None = None,
+        seed_instructions: Sequence[Seed] | None = None,
+        spread_penalty: float = 0.0,
+        temperature: float = 1.0,
+        racing: Racing | None = None,
+        stop: Sequence[StopRule] = (),
+        mapping: Mapping[str, str] | None = None,
+        num_threads: int | None = None,
+        max_error_rate: float = 0.1,
+        run_dir: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        super().__init__()
+        if not isinstance(objective, ObjectiveEvaluator):
+            raise ConfigurationError(f"objective is {objective!r}; expected a tp_dspy.ObjectiveEvaluator.")
+        if reference_lm is not None and not isinstance(reference_lm, dspy.BaseLM):
+            raise ConfigurationError(f"reference_lm is {reference_lm!r}; expected a dspy.LM.")
+        if spread_penalty < 0 or temperature < 0:
+            raise ConfigurationError(
+                f"spread_penalty is {spread_penalty!r} and temperature {temperature!r}; expected at least 0."
+            )
+        self.objective = objective
+        self.reference_lm = reference_lm
+        self.effort = effort(auto, rounds=rounds, proposals=proposals, examples=examples, top_k=top_k)
+        self.seed_instructions = seed_instructions
+        self.spread_penalty = spread_penalty
+        self.temperature = temperature
+        self.racing: Racing = racing if racing is not None else FullScoring()
+        self.stop = tuple(stop)
+        self.mapping = mapping
+        self.run_dir = Path(run_dir) if run_dir is not None else None
+        self.seed = seed
+        self.listeners = tuple(listeners)
+        self.scorer = Scorer(objective, lm=scorer_lm, num_threads=num_threads, max_error_rate=max_error_rate)
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the settings as a copy: MLflow's autologging writes into what it gets."""
+        return dict(self.__dict__)
+
+    def compile(
+        self,
+        student: dspy.Module,
+        *,
+        trainset: Sequence[dspy.Example],
+        teacher: dspy.Module | None = None,
+        valset: Sequence[dspy.Example] | None = None,
+        source_tasks: Sequence[Task] | None = None,
+        source_prompts: SourcePrompts | None = None,
+        description: str = "",
+    ) -> dspy.Module:
+        """Compile a program for the target task.
+
+        Args:
+            student: The program; never changed.
+            trainset: Target examples that candidates are scored on.
+            teacher: Not used; other optimisers of DSPy are passed one.
+            valset: Target examples that the winner is chosen on; without them the scores on `trainset` choose.
+            source_tasks: Runs the source phase on these first.
+            source_prompts: The outcome of an earlier source phase, instead of `source_tasks`. With neither this is a
+                single-stage optimiser on the target.
+            description: What the target's items are, as a noun phrase for the reference LM.
+
+        Returns:
+            A copy of the program with the target prompt, and a `TransferResult` as ``detailed_results``. It is never
+            one that was measured worse than the program's own instructions on the data it was selected on.
+
+        Raises:
+            ConfigurationError, ProgramError, DataError: Before any call is paid, where it can be known.
+            LMUnavailableError: At the first call, when an LM cannot be called at all.
+            ScoringFailedError: If too many scorer calls get no answer.
+        """
+        started = time.monotonic()
+        if source_tasks and source_prompts is not None:
+            raise ConfigurationError("Both source_tasks and source_prompts were given; pass one of them.")
+        original, answering = self._read(student)
+        target = target_input(trainset, valset, self.effort.examples, self.seed, self.objective.answer, description)
+        sources = self._source_input(source_tasks) if source_tasks else None
+        carried = self._carry(source_prompts, original) if source_prompts is not None else []
+        self.objective.check(student, target.examples + (sources.examples if sources else []))
+        warn_of_overlap(source_tasks or (), [*trainset, *(valset or ())])
+
+        cycle = self._cycle(student)
+        first = first_population(
+            original, answering, self.seed_instructions, shared_answers((sources or target).briefs)
+        )
+        self._announce(first, sources, target, carried)
+        source = None
+        if sources is not None and source_tasks is not None:
+            source = self._phase("source", cycle, sources, first)
+            made = self._source_prompts(source, source_tasks, original)
+            carried = self._carry(made, original)
+        interrupted = source is not None and source.stopped == "interrupted"
+        population = [original, *(scored.candidate for scored in carried)] if carried else first
+        result = None if interrupted else self._phase("target", cycle, target, population, carried)
+        return self._finish(student, original, source, result, time.monotonic() - started)
+
+    def construct_source_prompts(self, student: dspy.Module, *, source_tasks: Sequence[Task]) -> SourcePrompts:
+        """Run the source phase alone: construct once, transfer to many targets.
+
+        Args:
+            student: The program; never changed.
+            source_tasks: At least one task; test splits are not touched.
+
+        Returns:
+            The best prompts over the source tasks; `SourcePrompts.save` keeps them.
+
+        Raises:
+            As `compile`.
+        """
+        original, answering = self._read(student)
+        sources = self._source_input(source_tasks)
+        self.objective.check(student, sources.examples)
+        first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
+        self._announce(first, sources, None, [])
+        result = self._phase("source", self._cycle(student), sources, first)
+        return self._source_prompts(result, source_tasks, original)
+
+    # The steps of the two phases.
+
+    def _read(self, student: dspy.Module) -> tuple[Candidate, str]:
+        """Read the program's own instructions, and find the predictor that gives the answer."""
+        if not isinstance(student, dspy.Module):
+            raise ProgramError(f"student is {student!r}; expected a dspy.Module with at least one predictor.")
+        original = Candidate.of(student)
+        if not original.instructions:
+            raise ProgramError(
+                f"{type(student).__name__} has no predictor whose instruction could be optimised "
+                f"({len(student.predictors())} predictors, all of them frozen by `_compiled`)."
+            )
+        named = dict(student.named_predictors())
+        giving = [n for n in original.instructions if self.objective.answer in named[n].signature.output_fields]
+        return original, (giving or list(original.instructions))[-1]
+
+    def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
+        return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
+
+    def _cycle(self, student: dspy.Module) -> Cycle:
+        return Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, self._tell)
+
+    def _tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    def _announce(
+        self,
+        first: Sequence[Candidate],
+        sources: PhaseInput | None,
+        target: PhaseInput | None,
+        carried: Sequence[ScoredCandidate],
+    ) -> None:
+        plans = []
+        if sources is not None:
+            plans.append(PhasePlan.of("source", len(first), sources.search, sources.selection, self.effort))
+        if target is not None:
+            population = 1 + (self.effort.top_k if sources is not None else len(carried))
+            if sources is None and not carried:
+                logger.info("Neither source tasks nor source prompts: a single stage, on the target alone.")
+                population = len(first)
+            plans.append(PhasePlan.of("target", population, target.search, target.selection, self.effort))
+        logger.info(PhasePlan.in_words(plans))
+        self._tell(Event("plan", "", {"plans": plans}))
+
+    def _phase(
+        self,
+        name: str,
+        cycle: Cycle,
+        data: PhaseInput,
+        population: Sequence[Candidate],
+        prior: Sequence[ScoredCandidate] = (),
+    ) -> PhaseResult:
+        lm = self.reference_lm or dspy.settings.lm
+        if lm is None:
+            raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
+        prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answer)
+        proposer = Proposer(lm, prompts, self.temperature, self.seed, threads=self.scorer.num_threads)
+        if self.effort.rounds:
+            # A wrong key or name is to show before the scorer is paid for a whole population.
+            proposer.check()
+        result = cycle.run(
+            name,
+            population,
+            search=data.search,
+            selection=data.selection,
+            proposer=proposer,
+            rounds=self.effort.rounds,
+            proposals_per_round=self.effort.proposals,
+            finalists=self.effort.top_k,
+            stop=self.stop,
+            prior=sorted(prior, key=lambda scored: scored.score),
+        )
+        logger.info("The %s phase ended (%s); best score %.3f.", name, result.stopped, result.best.score)
+        return result
+
+    def _carry(self, prompts: SourcePrompts, original: Candidate) -> list[ScoredCandidate]:
+        """Translate source prompts into candidates for this program, best first."""
+        matched = match_predictors(prompts.original.instructions, original.instructions, self.mapping)
+        carried = []
+        for record in prompts.prompts[: self.effort.top_k]:
+            texts = {matched[name]: text for name, text in record.instructions.items()}
+            scored = record.scored()
+            carried.append(replace(scored, candidate=Candidate(texts, "source", record.score)))
+        return carried
+
+    def _source_prompts(self, result: PhaseResult, tasks: Sequence[Task], original: Candidate) -> SourcePrompts:
+        ranked = [CandidateRecord.of(scored) for scored in result.ranked]
+        prompts = SourcePrompts(
+            prompts=ranked[: self.effort.top_k],
+            original=next(record for record in ranked if record.id == original.id),
+            tasks=[
+                TaskRecord(
+                    name=task.name,
+                    domain=task.domain,
+                    description=task.description,
+                    train=len(task.train),
+                    validation=len(task.validation),
+                )
+                for task in tasks
+            ],
+            phase=PhaseRecord.of(result),
+            settings=self._settings(),
+        )
+        if self.run_dir is not None:
+            prompts.save(self.run_dir / "source_prompts.json")
+        return prompts
+
+    def _finish(
+        self,
+        student: dspy.Module,
+        original: Candidate,
+        source: PhaseResult | None,
+        target: PhaseResult | None,
+        seconds: float,
+    ) -> dspy.Module:
+        last = target or source
+        assert last is not None  # one of the phases has run
+        compiled = last.best.candidate.apply(student)
+        compiled.detailed_results = TransferResult(
+            winner=CandidateRecord.of(last.best),
+            original=CandidateRecord.of(next(s for s in last.ranked if s.candidate == original)),
+            source=PhaseRecord.of(source) if source else None,
+            target=PhaseRecord.of(target) if target else None,
+            stopped=last.stopped,
+            seconds=seconds,
+            settings=self._settings(),
+        )
+        if self.run_dir is not None:
+            compiled.detailed_results.save(self.run_dir / "result.json")
+            compiled.save(self.run_dir / "program.json")
+        return compiled
+
+    def _settings(self) -> dict[str, Any]:
+        lms = {"reference_lm": self.reference_lm or dspy.settings.lm, "scorer_lm": self.scorer.lm or dspy.settings.lm}
+        return {
+            **{name: getattr(lm, "model", None) for name, lm in lms.items()},
+            **vars(self.effort),
+            "objective": self.objective.describe(),
+            "spread_penalty": self.spread_penalty,
+            "temperature": self.temperature,
+            "racing": type(self.racing).__name__,
+            "seed": self.seed,
+        }
