@@ -97,14 +97,7 @@ class DemoReport:
         """Return it as plain JSON values; NaN (a metric that a set does not have) is null."""
         rows = {name: getattr(self, name) for name in ("original", "source", "target")}
         return {
-            **{
-                name: {metric: _plain(getattr(row.metrics, metric)) for metric in METRICS}
-                | {
-                    "intervals": {metric: [*map(_plain, row.intervals[metric])] for metric in METRICS},
-                    "n": row.metrics.n,
-                }
-                for name, row in rows.items()
-            },
+            **{name: _row(row) for name, row in rows.items()},
             "difference": {
                 name: _plain(getattr(self.difference, name)) for name in ("score", "low", "high", "p_value")
             },
@@ -215,6 +208,14 @@ class Demo:
             seconds=time.monotonic() - started,
             saved={name: self.out / f"{name}.json" for name in ("program", "source_prompts", "result")},
         )
+
+
+def _row(row: Evaluation) -> dict[str, Any]:
+    return {
+        **{metric: _plain(getattr(row.metrics, metric)) for metric in METRICS},
+        "intervals": {metric: [_plain(end) for end in row.intervals[metric]] for metric in METRICS},
+        "n": row.metrics.n,
+    }
 
 
 def _plain(value: float) -> float | None:

@@ -24,6 +24,7 @@ from dspy.signatures.signature import infer_prefix
 from dspy.utils.exceptions import AdapterParseError
 
 from tp_dspy.errors import ConfigurationError
+from tp_dspy.lms.answers import bare, read_choice
 
 __all__ = ["InstructionAdapter", "Position"]
 
@@ -31,10 +32,6 @@ Position = Literal["before", "start", "end", "answer"]
 
 _NOT_SUPPLIED = "Not supplied for this example."
 _WRAPPERS = " \t\r\n\"'`*_()[]{}<>“”‘’"  # noqa: RUF001
-# After a label or an option; a hyphen or apostrophe continues the word ("non-smoker", "A's").
-_WORD_ENDS = r"(?!\w|[-'’]\w)"  # noqa: RUF001
-# "A heart attack" is prose, "A is correct" and "A. Heart" are answers.
-_PROSE = re.compile(r"[ \t]+(?!is\b|because\b)[a-z]")
 # Not followed by what would make it another thing: a fraction, a range, a date, a word such as "3rd".
 _NUMBER = re.compile(
     r"([-+]?+(?:[1-9]\d{0,2}(?:,\d{3})++(?!\d)(?:\.\d++)?+|\d++(?:[.,]\d++)?+|\.\d++)(?:e[-+]?\d++)?+)"
@@ -267,7 +264,7 @@ def _parse(text: str, annotation: Any) -> Any:
     kind = _without_none(annotation)
     if kind is str:
         return text
-    if kind is not annotation and _bare(text) in ("none", "null"):
+    if kind is not annotation and bare(text) in ("none", "null"):
         return None
     if choices := _choices(kind):
         return _parse_choice(text, choices)
@@ -298,25 +295,11 @@ def _written(value: Any) -> str:
     return str(value.value if isinstance(value, enum.Enum) else value)
 
 
-def _bare(text: str) -> str:
-    """The text in lower case, without what it is wrapped in."""
-    return text.strip(_WRAPPERS).rstrip(".").strip(_WRAPPERS).casefold()
-
-
 def _parse_choice(text: str, choices: Mapping[str, Any]) -> Any:
-    for spelling, value in choices.items():
-        if text == spelling:
-            return value
-    for spelling, value in choices.items():
-        if _bare(text) == _bare(spelling):
-            return value
-    reply = text.lstrip(_WRAPPERS)
-    for spelling in sorted(choices, key=len, reverse=True):
-        if leading := re.match(re.escape(spelling.lstrip(_WRAPPERS)) + _WORD_ENDS, reply, re.IGNORECASE):
-            is_article = spelling.casefold() in ("a", "i") and _PROSE.match(reply[leading.end() :])
-            if leading.end() and not is_article:
-                return choices[spelling]
-    raise ValueError(f"expected one of {', '.join(choices)}")
+    spelling, _ = read_choice(text, list(choices))
+    if spelling is None:
+        raise ValueError(f"expected one of {', '.join(choices)}")
+    return choices[spelling]
 
 
 def _parse_number(text: str, kind: type[int] | type[float]) -> int | float:

@@ -8,25 +8,29 @@ import string
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["normalized", "read_choice", "same_answer"]
+__all__ = ["bare", "normalized", "read_choice", "same_answer"]
 
-_WRAPPING = " \t\r\n\"'`*_()[]{}<>“”‘’"
-_ENDING = " \t\r\n.,;:!"
+_WRAPPERS = " \t\r\n\"'`*_()[]{}<>“”‘’"  # noqa: RUF001
+_ENDS = ".,;:!"
+# After an answer; a hyphen or apostrophe continues the word ("non-smoker", "A's").
+_WORD_ENDS = r"(?!\w|[-'’]\w)"  # noqa: RUF001
+# "A heart attack" is prose, "A is correct" and "A. Heart" are answers.
+_PROSE = re.compile(r"[ \t]+(?!is\b|because\b)[a-z]")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans({mark: " " for mark in string.punctuation})
 _NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 
 
-def _bare(text: str) -> str:
-    """Take off what LMs wrap around a short answer: quotes, brackets, bold, a final full stop."""
-    return unicodedata.normalize("NFKC", text).strip(_WRAPPING).rstrip(_ENDING).strip(_WRAPPING).casefold()
+def bare(text: str) -> str:
+    """Take off what LMs wrap around a short answer (quotes, brackets, bold, a final mark), and its case."""
+    return text.strip(_WRAPPERS).rstrip(_ENDS).strip(_WRAPPERS).casefold()
 
 
 def read_choice(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     """Read one of several allowed answers from the start of a text.
 
     ``B``, ``(B)``, ``**b**.`` are the choice B exactly; ``B. Heart`` and ``No, because ...`` begin with a choice.
-    A single letter must be set off by a mark: ``A dished face`` is an article, not the choice A.
+    ``A heart attack`` begins with an article, not with the choice A.
 
     Args:
         text: The reply, or the value of one field of it.
@@ -35,17 +39,17 @@ def read_choice(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     Returns:
         The choice as it is spelled in `choices`, or None; and whether the text is that choice and nothing else.
     """
-    bare = _bare(text)
-    by_text = {_bare(choice): choice for choice in choices}
-    if bare in by_text:
-        return by_text[bare], True
-    start = unicodedata.normalize("NFKC", text).lstrip(_WRAPPING).casefold()
-    for key in sorted(filter(None, by_text), key=len, reverse=True):
-        if not start.startswith(key):
-            continue
-        rest = start[len(key) :]
-        if not rest or (re.match(r"\s*[^\w\s]|\s*\n", rest) if len(key) == 1 else not re.match(r"[\w-]", rest)):
-            return by_text[key], False
+    for same in (str.strip, bare):
+        for choice in choices:
+            if same(text) == same(choice):
+                return choice, True
+    reply = text.lstrip(_WRAPPERS)
+    for choice in sorted(choices, key=len, reverse=True):
+        leading = re.match(re.escape(choice.strip(_WRAPPERS)) + _WORD_ENDS, reply, re.IGNORECASE)
+        if leading and leading.end():
+            is_article = choice.casefold() in ("a", "i") and _PROSE.match(reply[leading.end() :])
+            if not is_article:
+                return choice, False
     return None, False
 
 

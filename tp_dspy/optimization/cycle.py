@@ -37,8 +37,8 @@ class Event:
     """Something that happened in a phase, for whoever shows or records it.
 
     Attributes:
-        kind: ``phase`` (begins), ``step`` (a scoring step begins; `total` pairs), ``outcome``, ``scored``, ``proposals``,
-            ``selection`` (begins), ``end``.
+        kind: ``plan``, ``phase`` (begins), ``step`` (of scoring; `total` pairs), ``outcome``, ``scored``,
+            ``proposals``, ``selection`` (begins), ``end``.
         phase: "source" or "target".
         data: What belongs to the kind.
     """
@@ -215,7 +215,7 @@ class _Phase:
         """Have every pair scored that is not known yet. Candidate by candidate, so that prefix caches hold."""
         store = self.cycle.store
         keys = {name: [fingerprint(example) for example in examples] for name, examples in panel.items()}
-        jobs: dict[tuple[str, str], Job] = {}
+        jobs: dict[tuple[str, str], Job[tuple[str, str]]] = {}
         for candidate in candidates:
             program = None
             for name, examples in panel.items():
@@ -263,10 +263,10 @@ class _Phase:
                 self.score(new, round)
             without_gain = 0 if self.history.ranked()[0].score > best else without_gain + 1
         if rounds and self.proposals and not usable:
+            reasons = "; ".join(dict.fromkeys(p.reason for p in self.proposals if p.reason))
             warnings.warn(
                 f"In the {self.name} phase none of {len(self.proposals)} replies of the reference LM could serve as an "
-                f"instruction ({'; '.join(dict.fromkeys(p.reason for p in self.proposals if p.reason))}). The result is "
-                "the best of the first population. Use a stronger reference LM.",
+                f"instruction ({reasons}). The best of the first population was kept; use a stronger reference LM.",
                 NoUsableProposalWarning,
                 stacklevel=5,
             )

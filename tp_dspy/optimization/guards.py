@@ -12,8 +12,8 @@ __all__ = ["MARK", "Guard", "unwrap"]
 MARK = "<INS>"
 _END = "</INS>"
 _FENCE = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
-_LABEL = re.compile(r"\A\W{0,3}(?:new |improved |final )?(?:instruction|prompt)s?\W{0,3}[:：]\W{0,3}\s*", re.IGNORECASE)
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
+_LABEL = re.compile(r"\A\W{0,3}(?:new |improved |final )?(?:instruction|prompt)s?\W{0,3}:\W{0,3}\s*", re.IGNORECASE)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}  # noqa: RUF001
 _FIELD_MARKER = re.compile(r"\[\[\s*##|##\s*\]\]|\{\{|<\|")
 # Eight words in a row that stand in a training example are no coincidence.
 _NGRAM = 8

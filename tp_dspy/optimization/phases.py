@@ -157,6 +157,9 @@ def reference_prompts(
         step = ""
         if len(names) > 1:
             reads, writes = ", ".join(signature.input_fields), ", ".join(signature.output_fields)
-            step = f"The work is done in steps. This instruction is for the step {name!r}: it reads {reads}, writes {writes}."
+            step = (
+                f"The work is done in steps. This instruction is for the step {name!r}, "
+                f"which reads {reads} and writes {writes}."
+            )
         prompts[name] = ReferencePrompt(tuple(briefs), answer, position, step)
     return prompts

@@ -1,4 +1,4 @@
-"""The first population: the program's own instruction, the user's seeds, and general ones that ship with the library."""
+"""The first population: the program's own instruction, the user's seeds, and the library's general ones."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ import contextvars
 import copy
 import logging
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -25,6 +25,8 @@ __all__ = ["Job", "Scorer"]
 
 logger = logging.getLogger(__name__)
 
+Key = TypeVar("Key", bound=Hashable)
+
 # What decides an answer is among the first few alternatives; several providers allow no more than this.
 _TOP_LOGPROBS = 10
 # Below this many results an error rate says little.
@@ -32,7 +34,7 @@ _MIN_RESULTS = 10
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Key]):
     """One pair to be scored.
 
     Attributes:
@@ -41,7 +43,7 @@ class Job:
         example: An example with inputs set.
     """
 
-    key: Hashable
+    key: Key
     program: dspy.Module
     example: dspy.Example
 
@@ -114,7 +116,7 @@ class Scorer:
         results = dict(self.score(Job(index, prepared, example) for index, example in enumerate(examples)))
         return [results[index] for index in range(len(examples))]
 
-    def score(self, jobs: Iterable[Job]) -> Iterator[tuple[Hashable, Outcome]]:
+    def score(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, Outcome]]:
         """Score pairs; yields key and outcome of each as it is known.
 
         A pair that ends in an error is tried once more after the others.
@@ -125,7 +127,7 @@ class Scorer:
             ScoringFailedError: If more pairs than allowed end without an answer.
         """
         jobs = list(jobs)
-        failures: dict[Hashable, Outcome] = {}
+        failures: dict[Key, Outcome] = {}
         done = 0
         for key, outcome in self._run(jobs):
             done += 1
@@ -145,7 +147,7 @@ class Scorer:
             yield key, replace(outcome, usage=usage)
         self._check_error_rate(failures, done)
 
-    def _check_error_rate(self, failures: dict[Hashable, Outcome], done: int) -> None:
+    def _check_error_rate(self, failures: Mapping[Any, Outcome], done: int) -> None:
         if failures and len(failures) > self.max_error_rate * done:
             raise ScoringFailedError(
                 f"{len(failures)} of {done} scorer calls got no answer, more than max_error_rate="
@@ -153,12 +155,12 @@ class Scorer:
                 "Mend the cause and call again; calls that succeeded are in DSPy's cache."
             )
 
-    def _run(self, jobs: Sequence[Job]) -> Iterator[tuple[Hashable, Outcome]]:
+    def _run(self, jobs: Sequence[Job[Key]]) -> Iterator[tuple[Key, Outcome]]:
         adapter = _without_fallback(dspy.settings.adapter)
         settings = {"adapter": adapter, "trace": [], **({"lm": self.lm} if self.lm is not None else {})}
         pool = ThreadPoolExecutor(max_workers=self.num_threads, thread_name_prefix="tp_dspy-scorer")
         try:
-            pending: dict[Future[Outcome], Hashable] = {
+            pending: dict[Future[Outcome], Key] = {
                 # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
                 pool.submit(contextvars.copy_context().run, self._one, job, settings): job.key
                 for job in jobs
@@ -169,7 +171,7 @@ class Scorer:
             # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, job: Job, settings: dict[str, Any]) -> Outcome:
+    def _one(self, job: Job[Any], settings: dict[str, Any]) -> Outcome:
         with record_calls(**settings) as record:
             try:
                 prediction = job.program(**job.example.inputs())
@@ -190,7 +192,8 @@ class Scorer:
 
     def _judge(self, example: dspy.Example, prediction: dspy.Prediction, record: CallRecord) -> Outcome:
         # The last call is the one that answered, unless the program says otherwise through its own logprobs.
-        reply, logprobs = (record.replies() or [(None, None)])[-1]
+        replies = record.replies()
+        reply, logprobs = replies[-1] if replies else (None, None)
         return self.objective.outcome(example, prediction, reply=reply, logprobs=logprobs)
 
 
@@ -209,6 +212,6 @@ def _without_fallback(adapter: dspy.Adapter | None) -> dspy.Adapter:
     return adapter
 
 
-def _reasons(failures: dict[Hashable, Outcome]) -> str:
+def _reasons(failures: Mapping[Any, Outcome]) -> str:
     counts = Counter((outcome.error or "")[:160] for outcome in failures.values())
     return "; ".join(f"{count} x {reason}" for reason, count in counts.most_common(3))
