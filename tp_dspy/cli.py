@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,6 +50,7 @@ def demo(
     ] = None,
     gguf: Annotated[str | None, typer.Option(help="A GGUF file (or hf://owner/repo/file.gguf) for both.")] = None,
     auto: Annotated[str, typer.Option(help="How much to do: light, medium or heavy.")] = "light",
+    examples: Annotated[int | None, typer.Option(min=1, help="Examples per task and panel; overrides --auto.")] = None,
     seed: Annotated[int, typer.Option(help="Makes the choice of examples repeatable.")] = 0,
     test_limit: Annotated[int, typer.Option(min=1, help="Test questions, at most.")] = 200,
     position: Annotated[
@@ -74,7 +74,8 @@ def demo(
         runner = _prepare(
             source or list(DEFAULT_SOURCES), target or DEFAULT_TARGET, reference_lm or gguf, scorer_lm or gguf
         )
-        runner.auto, runner.seed, runner.out, runner.test_limit, runner.position = auto, seed, out, test_limit, position
+        runner.auto, runner.examples, runner.seed = auto, examples, seed
+        runner.out, runner.test_limit, runner.position = out, test_limit, position
         report = _run(runner, console)
     except TransferPromptingError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]:", end=" ")
@@ -107,9 +108,9 @@ def _run(runner: Demo, console: object) -> DemoReport:
     tasks, target = runner.load()
     console.print(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")
     console.print(f"Scorer LM: {runner.scorer_lm.model}. Reference LM: {runner.reference_lm.model}.")
-    live = LiveProgress(Console(file=sys.stderr))
-    runner.listeners = [live]
-    return runner.run(tasks, target, show=live)
+    with LiveProgress(Console(stderr=True)) as live:
+        runner.listeners = [live]
+        return runner.run(tasks, target)
 
 
 def _print(report: DemoReport, console: object, *, small: bool) -> None:
@@ -135,7 +136,7 @@ def _print(report: DemoReport, console: object, *, small: bool) -> None:
         console.print(SMALL_LM_NOTE, style="italic")
     console.print("Instruction found:", style="bold")
     console.print(report.instructions["target"], markup=False, highlight=False)
-    console.print(f"(It was {report.result.winner.origin}; round {report.result.winner.round}.)", style="dim")
+    console.print(f"It came from {report.lineage()}.")
     scorer, reference = report.result.scorer_usage, report.result.reference_usage
     total = scorer + reference + report.test_usage
     console.print(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,8 +91,27 @@ class DemoReport:
     seconds: float
     saved: dict[str, Path]
 
+    def lineage(self) -> str:
+        """Say where the target prompt came from, and what became of the reference LM's proposals."""
+        phases = {"source": self.result.source, "target": self.result.target}
+        origin = self.result.winner.origin
+        found = "target"
+        if origin == "source" and self.result.source is not None:
+            found = "source"
+            origin = next(r.origin for r in self.result.source.history if r.id == self.result.winner.id)
+        words = {
+            "original": "the program itself: nothing measured better",
+            "general": "the general instructions that ship with the library",
+            "seed": "your own instructions",
+            "proposal": "the reference LM",
+        }
+        replies = [proposal for phase in phases.values() if phase for proposal in phase.proposals]
+        usable = sum(proposal.reason is None for proposal in replies)
+        where = f", in the {found} phase" if origin != "original" else ""
+        return f"{words[origin]}{where} ({usable} of the reference LM's {len(replies)} replies were usable)"
+
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values; NaN (a metric that a set does not have) is null."""
+        """Return everything as plain JSON values; NaN (a metric that a set does not have) is null."""
         rows = {name: getattr(self, name) for name in ("original", "source", "target")}
         return {
             **{name: _row(row) for name, row in rows.items()},
@@ -121,6 +138,7 @@ class Demo:
         scorer_lm: Runs the program.
         reference_lm: Proposes instructions.
         auto: How much to do.
+        examples: Examples per task and panel; None for what `auto` says.
         seed: Makes the choice of examples repeatable.
         out: Where results are written.
         test_limit: Examples of the test split, at most.
@@ -133,6 +151,7 @@ class Demo:
     scorer_lm: dspy.BaseLM
     reference_lm: dspy.BaseLM
     auto: str = "light"
+    examples: int | None = None
     seed: int = 0
     out: Path = Path("runs/demo")
     test_limit: int = 200
@@ -145,6 +164,7 @@ class Demo:
         target = load_task(self.target, seed=self.seed, limit=self.test_limit)
         if not target.test:
             raise DataError(f"{target.name} has no labelled test split to report on; choose another --target.")
+        target = target.split_validation(seed=self.seed)
         for task in tasks:
             shared = find_overlap(target.test, [*task.train, *task.validation])
             if shared:
@@ -154,35 +174,35 @@ class Demo:
                 )
         return tasks, target
 
-    def run(self, tasks: Sequence[Task], target: Task, *, show: Any = None) -> DemoReport:
+    def run(self, tasks: Sequence[Task], target: Task) -> DemoReport:
         """Compile on the tasks, then measure three prompts on the target's test split.
 
         Args:
             tasks: The source tasks.
-            target: The target task; its test split is first touched after the compile.
-            show: A context manager to hold while compiling, such as a live display.
+            target: The target task; its test split is not touched before the compile has ended.
         """
         started = time.monotonic()
         objective = ObjectiveEvaluator(confidence="logits")
         program = dspy.Predict(dspy.Signature("question -> answer", ORIGINAL_INSTRUCTION))
-        with dspy.context(adapter=InstructionAdapter(self.position)), warnings.catch_warnings():
+        with dspy.context(adapter=InstructionAdapter(self.position)):
             teleprompter = TransferPrompting(
                 objective,
                 reference_lm=self.reference_lm,
                 scorer_lm=self.scorer_lm,
                 auto=self.auto,  # type: ignore[arg-type]
+                examples=self.examples,
                 run_dir=self.out,
                 seed=self.seed,
+                verbose=False,
                 listeners=self.listeners,
             )
-            with show if show is not None else nullcontext():
-                compiled = teleprompter.compile(
-                    program,
-                    trainset=target.train,
-                    valset=target.validation,
-                    source_tasks=tasks,
-                    description=target.description,
-                )
+            compiled = teleprompter.compile(
+                program,
+                trainset=target.train,
+                valset=target.validation,
+                source_tasks=tasks,
+                description=target.description,
+            )
             result: TransferResult = compiled.detailed_results
             best_source = result.source.ranked[0] if result.source else result.original
             instructions = {

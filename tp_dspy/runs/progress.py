@@ -1,14 +1,14 @@
-"""A calm live display of a compile: one line per phase on a terminal, nothing elsewhere (logging has it all)."""
+"""How a compile goes on, for whoever waits: bars on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
-import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
     from tp_dspy.optimization.cycle import Event
 
@@ -21,27 +21,31 @@ class LiveProgress:
     """Shows how a compile goes on; a context manager, and a listener of its events.
 
     Args:
-        console: Where to draw; by default the terminal on standard error.
+        console: Where to draw; by default standard error.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._progress: Progress = Progress(
+        self._console = console or Console(stderr=True)
+        self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            console=console or Console(file=sys.stderr),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
         )
+        self._started = time.monotonic()
         self._bars: dict[str, TaskID] = {}
-        self._notes: dict[str, str] = {}
+        self._best: dict[str, float] = {}
         self._plans: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._started = time.monotonic()
+        if self._console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -54,30 +58,37 @@ class LiveProgress:
         if event.kind == "plan":
             self._plans = {plan.phase: plan.scorer_calls for plan in event.data["plans"]}
             return
-        bar = self._bars.get(event.phase)
-        if bar is None:
-            title = _TITLES.get(event.phase, event.phase)
-            bar = self._progress.add_task(title, total=self._plans.get(event.phase), note="")
-            self._bars[event.phase] = bar
+        bar = self._bar(event.phase)
         if event.kind == "outcome":
             self._progress.advance(bar)
-            return
-        note = self._note(event)
-        if event.kind == "end":
-            # What was planned is a ceiling: repeats are not scored again, and a round may bring nothing usable.
-            self._progress.update(bar, total=self._progress.tasks[self._progress.task_ids.index(bar)].completed)
-        if note:
+        elif event.kind == "scored":
+            score = event.data["scored"].score
+            self._best[event.phase] = max(score, self._best.get(event.phase, score))
+        if note := self._note(event):
             self._progress.update(bar, note=note)
+            if not self._console.is_terminal:
+                seconds = time.monotonic() - self._started
+                self._console.print(f"{seconds:6.0f} s  {_TITLES.get(event.phase, event.phase)}: {note}")
+        if event.kind == "end":
+            # What was planned is a ceiling: pairs known already are not scored again.
+            done = next(task.completed for task in self._progress.tasks if task.id == bar)
+            self._progress.update(bar, total=done)
+            self._progress.stop_task(bar)
+
+    def _bar(self, phase: str) -> TaskID:
+        if phase not in self._bars:
+            title = _TITLES.get(phase, phase)
+            self._bars[phase] = self._progress.add_task(title, total=self._plans.get(phase), note="")
+        return self._bars[phase]
 
     def _note(self, event: Event) -> str:
-        if event.kind == "scored":
-            best = max(event.data["scored"].score, float(self._notes.get(event.phase, "-inf")))
-            self._notes[event.phase] = str(best)
-            return f"best {best:.3f}"
+        data, best = event.data, self._best.get(event.phase)
+        if event.kind == "phase":
+            return f"{data['candidates']} candidates to begin with"
         if event.kind == "proposals":
-            return f"round {event.data['round']}: {event.data['usable']} of {event.data['asked']} proposals usable"
+            return f"best {best:.3f}; round {data['round']}: {data['usable']} of {data['asked']} proposals usable"
         if event.kind == "selection":
-            return f"choosing among {event.data['candidates']} finalists"
+            return f"best {best:.3f}; choosing among {data['candidates']} finalists"
         if event.kind == "end":
-            return f"best {event.data['best'].score:.3f}, {event.data['stopped']}"
-        return ""
+            return f"{data['best'].score:.3f} on what it was chosen on; {data['stopped']}"
+        return f"best {best:.3f}" if event.kind == "scored" and self._console.is_terminal else ""

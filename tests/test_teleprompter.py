@@ -1,0 +1,352 @@
+"""TransferPrompting as its users see it: the property of the method, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import dspy
+import pytest
+from scripted import Reply, answer_logprobs, scripted_lm
+from worlds import ACCURACY_WORDS, FORMAT_WORD, World
+
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
+from tp_dspy.errors import (
+    ConfigurationError,
+    DataError,
+    LMUnavailableError,
+    NoUsableProposalWarning,
+    ProgramError,
+    SplitOverlapWarning,
+)
+
+GOOD_WORDS = {FORMAT_WORD, *ACCURACY_WORDS}
+
+
+@pytest.fixture(autouse=True)
+def plain_prompts() -> None:
+    dspy.configure(adapter=InstructionAdapter())
+
+
+def student(instruction: str = "Answer.") -> dspy.Predict:
+    return dspy.Predict(dspy.Signature("question -> answer", instruction))
+
+
+def optimiser(world: World, **settings: object) -> TransferPrompting:
+    settings = {"rounds": 2, "proposals": 4, "examples": 12, "seed_instructions": [], "verbose": False, **settings}
+    return TransferPrompting(
+        ObjectiveEvaluator(), reference_lm=world.reference_lm(), scorer_lm=world.scorer_lm(), **settings
+    )
+
+
+def good_words(instruction: str) -> set[str]:
+    return GOOD_WORDS & set(instruction.split())
+
+
+# The property of the method.
+
+
+def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_at_equal_calls() -> None:
+    transferred, single, found, calls = [], [], [], []
+    for seed in range(4):
+        world = World(seed)
+        sources = [world.task(name, train=20, validation=20) for name in ("medicine", "law")]
+        target = world.task("finance", train=10, validation=10)
+        both = optimiser(world, rounds=6, proposals=6, examples=20)
+        compiled = both.compile(
+            student(), trainset=target.train, valset=target.validation, source_tasks=sources
+        )
+        record = compiled.detailed_results
+        found.append(len(good_words(record.source.ranked[0].instructions["self"])))
+        transferred.append(world.quality(compiled.signature.instructions))
+        spent = both.scorer.lm.scripted.calls
+        # The same number of scorer calls, all on the target, and as many rounds as they pay for.
+        alone = optimiser(world, rounds=200, proposals=6, examples=20, stop=[ScorerCalls(spent)])
+        compiled = alone.compile(student(), trainset=target.train, valset=target.validation)
+        single.append(world.quality(compiled.signature.instructions))
+        calls.append((spent, alone.scorer.lm.scripted.calls))
+    assert statistics.mean(found) >= 1.5, f"good words found in the source phase: {found}"
+    assert statistics.mean(transferred) > statistics.mean(single) + 0.05, (transferred, single, calls)
+
+
+def test_source_prompts_are_scored_again_on_the_target_with_their_source_score_as_prior() -> None:
+    world = World(1)
+    sources = [world.task(name, train=12, validation=12) for name in ("medicine", "law")]
+    target = world.task("finance", train=12, validation=12)
+    compiled = optimiser(world).compile(
+        student(), trainset=target.train, valset=target.validation, source_tasks=sources
+    )
+    record = compiled.detailed_results
+    carried = [entry for entry in record.target.history if entry.origin == "source"]
+    assert carried
+    by_id = {entry.id: entry for entry in record.source.ranked}
+    assert all(entry.prior == by_id[entry.id].score for entry in carried)
+
+
+# What comes back is never measured worse than what went in.
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_target_prompt_is_never_scored_below_the_original_on_what_it_was_selected_on(seed: int) -> None:
+    world = World(seed, noise=1.0)
+    target = world.task("finance", train=8, validation=8)
+    compiled = optimiser(world).compile(student("Answer only calmly."), trainset=target.train, valset=target.validation)
+    record = compiled.detailed_results
+    assert record.winner.score >= record.original.score
+    assert record.winner.instructions["self"] == compiled.signature.instructions
+
+
+# What is kept.
+
+
+class Triage(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts = dspy.Predict(dspy.Signature("question -> facts", "List the facts."))
+        self.decide = dspy.Predict(dspy.Signature("question, facts -> answer", "Decide."))
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.decide(question=question, facts=self.facts(question=question).facts)
+
+
+def test_the_student_is_unchanged_and_demos_survive() -> None:
+    world = World(2)
+    target = world.task("finance", train=8, validation=8)
+    program = student()
+    program.demos = [dspy.Example(question="Which letter comes first?", answer="A")]
+    program.lm = world.scorer_lm(name="scripted/attached")
+    before = json.dumps(program.dump_state(), default=str)
+    signature = program.signature
+    compiled = optimiser(world).compile(program, trainset=target.train, valset=target.validation)
+    assert json.dumps(program.dump_state(), default=str) == before
+    assert program.signature is signature
+    assert signature.instructions == "Answer."
+    assert compiled is not program
+    assert compiled.demos == program.demos
+    assert compiled.lm is program.lm
+    assert not compiled._compiled
+    shown = program.lm.scripted.log[-1].prompt.messages
+    assert any("Which letter comes first?" in text for _, text in shown), "demos are used while scoring"
+
+
+def test_several_predictors_are_optimised_one_by_one_and_reload(tmp_path: Path) -> None:
+    def answer(prompt: object) -> Reply | str:
+        if "Facts:" not in prompt.user:
+            return "some facts"
+        return Reply.of(*answer_logprobs("A", {"A": 0.9 if "carefully" in prompt.user else 0.4, "B": 0.1}))
+
+    def propose(prompt: object) -> str:
+        step = "facts" if "'facts'" in prompt.text else "decide"
+        return f"<INS>Work carefully on the {step}, attempt {len(reference.scripted.log)}.</INS>"
+
+    reference = scripted_lm(propose)
+    examples = [
+        dspy.Example(question=f"Question {i}?", answer="A", choices=["A", "B"]).with_inputs("question")
+        for i in range(10)
+    ]
+    optimise = TransferPrompting(
+        ObjectiveEvaluator(weights={"ece": 1.0}),
+        reference_lm=reference,
+        scorer_lm=scripted_lm(answer),
+        rounds=2,
+        proposals=4,
+        seed_instructions=[],
+        verbose=False,
+    )
+    compiled = optimise.compile(Triage(), trainset=examples)
+    tried = {tuple(sorted(entry.instructions)) for entry in compiled.detailed_results.target.history}
+    assert tried == {("decide", "facts")}
+    changed = {name for p in compiled.detailed_results.target.proposals if p.reason is None for name in [p.predictor]}
+    assert changed == {"facts", "decide"}
+    assert "carefully" in compiled.decide.signature.instructions
+    compiled.save(tmp_path / "program.json")
+    again = Triage()
+    again.load(tmp_path / "program.json")
+    assert again.decide.signature.instructions == compiled.decide.signature.instructions
+    assert again.facts.signature.instructions == compiled.facts.signature.instructions
+
+
+def test_the_saved_program_answers_the_same_in_a_fresh_process(tmp_path: Path) -> None:
+    world = World(3)
+    target = world.task("finance", train=12, validation=12, test=5)
+    compiled = optimiser(world, run_dir=tmp_path).compile(
+        student(), trainset=target.train, valset=target.validation
+    )
+    lm = world.scorer_lm()
+    with dspy.context(lm=lm):
+        here = [compiled(**example.inputs()).answer for example in target.test]
+    code = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import dspy
+from worlds import World
+from tp_dspy import InstructionAdapter
+world = World(3)
+target = world.task("finance", train=12, validation=12, test=5)
+program = dspy.Predict("question -> answer")
+program.load(sys.argv[2])
+dspy.configure(lm=world.scorer_lm(), adapter=InstructionAdapter())
+print(json.dumps([program(**example.inputs()).answer for example in target.test]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "program.json")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == here
+
+
+def test_source_prompts_are_made_once_and_serve_many_targets(tmp_path: Path) -> None:
+    world = World(4)
+    teleprompter = optimiser(world, rounds=1)
+    made = teleprompter.construct_source_prompts(
+        student(), source_tasks=[world.task("medicine", train=10, validation=10)]
+    )
+    path = made.save(tmp_path / "sources.json")
+    assert SourcePrompts.load(path).prompts[0].instructions == made.prompts[0].instructions
+    calls = teleprompter.scorer.lm.scripted.calls
+    for name in ("finance", "law"):
+        target = world.task(name, train=8, validation=8)
+        compiled = teleprompter.compile(
+            student(), trainset=target.train, valset=target.validation, source_prompts=SourcePrompts.load(path)
+        )
+        assert compiled.detailed_results.source is None
+    assert teleprompter.scorer.lm.scripted.calls > calls
+
+
+# The test split is not looked at.
+
+
+class Sealed:
+    """Examples that nobody may touch until they are unsealed."""
+
+    def __init__(self, examples: list[dspy.Example]) -> None:
+        self.examples, self.sealed, self.touched = examples, True, threading.Event()
+
+    def _open(self) -> list[dspy.Example]:
+        if self.sealed:
+            self.touched.set()
+            raise AssertionError("the test split was touched during the search")
+        return self.examples
+
+    def __len__(self) -> int:
+        return len(self._open())
+
+    def __getitem__(self, index: int) -> dspy.Example:
+        return self._open()[index]
+
+    def __iter__(self):
+        return iter(self._open())
+
+
+def test_the_test_split_is_never_touched_by_the_search() -> None:
+    world = World(5)
+    plain = [world.task(name, train=10, test=6) for name in ("medicine", "law", "finance")]
+    seals = [Sealed(list(task.test)) for task in plain]
+    tasks = [
+        Task(task.name, train=task.train, test=seal, description=task.description)
+        for task, seal in zip(plain, seals, strict=True)
+    ]
+    *sources, target = tasks
+    optimiser(world).compile(student(), trainset=target.train, source_tasks=sources)
+    assert not any(seal.touched.is_set() for seal in seals)
+    seals[-1].sealed = False
+    assert len(target.test) == 6
+
+
+# Bad input.
+
+
+def test_bad_input_is_refused_before_any_call_is_paid() -> None:
+    world = World(6)
+    target = world.task("finance", train=8)
+    teleprompter = optimiser(world)
+
+    def refused(kind: type[Exception], words: str, program: object = None, **arguments: object) -> None:
+        with pytest.raises(kind, match=words):
+            teleprompter.compile(program or student(), **{"trainset": target.train, **arguments})
+
+    refused(DataError, "trainset is empty", trainset=[])
+    refused(DataError, "with_inputs", trainset=[dspy.Example(question="q", answer="A")])
+    refused(DataError, "has no 'answer'", trainset=[dspy.Example(question="q").with_inputs("question")] * 9)
+    refused(ConfigurationError, "source_tasks", source_tasks=[target.train])
+    refused(ProgramError, "output fields", program=dspy.Predict("question -> verdict"))
+    refused(ProgramError, "no predictor", program=dspy.Module())
+    refused(ProgramError, r"dspy\.Module", program="question -> answer")
+    for wrong in ({"auto": "huge"}, {"rounds": -1}, {"examples": 0}, {"max_error_rate": 2}, {"num_threads": 0},
+                  {"spread_penalty": -1.0}, {"seed_instructions": "Answer."}):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            optimiser(world, **wrong).compile(student(), trainset=target.train)
+    assert teleprompter.scorer.lm.scripted.calls == 0
+    assert teleprompter.reference_lm.scripted.calls == 0
+
+
+def test_source_and_target_that_share_questions_are_warned_of() -> None:
+    world = World(7)
+    source = world.task("finance", train=10, validation=4)
+    target = world.task("finance", train=6)
+    with pytest.warns(SplitOverlapWarning, match=r"6 of 6 target examples.*'finance'"):
+        optimiser(world, rounds=0).compile(student(), trainset=target.train, source_tasks=[source])
+
+
+def test_an_lm_that_nobody_serves_fails_before_the_other_is_paid() -> None:
+    world = World(8)
+    refusing = scripted_lm(lambda prompt: dspy.lm15.AuthError("invalid api key"))
+    target = world.task("finance", train=8)
+    scorer_lm = world.scorer_lm()
+    teleprompter = TransferPrompting(
+        ObjectiveEvaluator(), reference_lm=refusing, scorer_lm=scorer_lm, verbose=False
+    )
+    with pytest.raises(LMUnavailableError, match="invalid api key"):
+        teleprompter.compile(student(), trainset=target.train)
+    assert scorer_lm.scripted.calls == 0
+    with pytest.raises(LMUnavailableError, match="no reference LM"):
+        TransferPrompting(ObjectiveEvaluator(), scorer_lm=scorer_lm, verbose=False).compile(
+            student(), trainset=target.train
+        )
+
+
+def test_a_reference_lm_that_returns_nothing_usable_is_warned_of_and_the_best_so_far_comes_back() -> None:
+    world = World(9)
+    mute = scripted_lm(lambda prompt: "")
+    target = world.task("finance", train=8, validation=8)
+    teleprompter = TransferPrompting(
+        ObjectiveEvaluator(),
+        reference_lm=mute,
+        scorer_lm=world.scorer_lm(),
+        rounds=1,
+        proposals=2,
+        seed_instructions=["Answer only calmly stepwise."],
+        verbose=False,
+    )
+    with pytest.warns(NoUsableProposalWarning, match="it is empty"):
+        compiled = teleprompter.compile(student(), trainset=target.train, valset=target.validation)
+    assert compiled.signature.instructions == "Answer only calmly stepwise."
+
+
+def test_ctrl_c_gives_the_best_so_far() -> None:
+    world = World(10)
+    sources = [world.task("medicine", train=10, validation=10)]
+    target = world.task("finance", train=8, validation=8)
+
+    def interrupt(event: object) -> None:
+        if event.kind == "proposals":
+            raise KeyboardInterrupt
+
+    compiled = optimiser(
+        world, seed_instructions=["Answer only calmly stepwise precisely."], listeners=[interrupt]
+    ).compile(student(), trainset=target.train, valset=target.validation, source_tasks=sources)
+    record = compiled.detailed_results
+    assert record.stopped == "interrupted"
+    assert record.target is None
+    assert "calmly stepwise" in compiled.signature.instructions
+
+
+def test_settings_are_given_as_a_copy() -> None:
+    teleprompter = optimiser(World(0))
+    teleprompter.get_params().clear()
+    assert teleprompter.get_params()["seed"] == 0
