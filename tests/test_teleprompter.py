@@ -57,9 +57,7 @@ def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_
         sources = [world.task(name, train=20, validation=20) for name in ("medicine", "law")]
         target = world.task("finance", train=10, validation=10)
         both = optimiser(world, rounds=6, proposals=6, examples=20)
-        compiled = both.compile(
-            student(), trainset=target.train, valset=target.validation, source_tasks=sources
-        )
+        compiled = both.compile(student(), trainset=target.train, valset=target.validation, source_tasks=sources)
         record = compiled.detailed_results
         found.append(len(good_words(record.source.ranked[0].instructions["self"])))
         transferred.append(world.quality(compiled.signature.instructions))
@@ -173,9 +171,7 @@ def test_several_predictors_are_optimised_one_by_one_and_reload(tmp_path: Path) 
 def test_the_saved_program_answers_the_same_in_a_fresh_process(tmp_path: Path) -> None:
     world = World(3)
     target = world.task("finance", train=12, validation=12, test=5)
-    compiled = optimiser(world, run_dir=tmp_path).compile(
-        student(), trainset=target.train, valset=target.validation
-    )
+    compiled = optimiser(world, run_dir=tmp_path).compile(student(), trainset=target.train, valset=target.validation)
     lm = world.scorer_lm()
     with dspy.context(lm=lm):
         here = [compiled(**example.inputs()).answer for example in target.test]
@@ -298,9 +294,7 @@ def test_an_lm_that_nobody_serves_fails_before_the_other_is_paid() -> None:
     refusing = scripted_lm(lambda prompt: dspy.lm15.AuthError("invalid api key"))
     target = world.task("finance", train=8)
     scorer_lm = world.scorer_lm()
-    teleprompter = TransferPrompting(
-        ObjectiveEvaluator(), reference_lm=refusing, scorer_lm=scorer_lm, verbose=False
-    )
+    teleprompter = TransferPrompting(ObjectiveEvaluator(), reference_lm=refusing, scorer_lm=scorer_lm, verbose=False)
     with pytest.raises(LMUnavailableError, match="invalid api key"):
         teleprompter.compile(student(), trainset=target.train)
     assert scorer_lm.scripted.calls == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,7 +50,7 @@ def demo(
         str | None, typer.Option(help="Runs the program: 'embedded', a .gguf file, or provider/model.")
     ] = None,
     gguf: Annotated[str | None, typer.Option(help="A GGUF file (or hf://owner/repo/file.gguf) for both.")] = None,
-    auto: Annotated[str, typer.Option(help="How much to do: light, medium or heavy.")] = "light",
+    auto: Annotated[str, typer.Option(help="How much to do: quick, light, medium or heavy.")] = "quick",
     examples: Annotated[int | None, typer.Option(min=1, help="Examples per task and panel; overrides --auto.")] = None,
     seed: Annotated[int, typer.Option(help="Makes the choice of examples repeatable.")] = 0,
     test_limit: Annotated[int, typer.Option(min=1, help="Test questions, at most.")] = 200,
@@ -76,7 +77,9 @@ def demo(
         )
         runner.auto, runner.examples, runner.seed = auto, examples, seed
         runner.out, runner.test_limit, runner.position = out, test_limit, position
-        report = _run(runner, console)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes whatever comes
+            report = _run(runner, console)
     except TransferPromptingError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]:", end=" ")
         Console(stderr=True).print(str(error), markup=False, highlight=False)
@@ -88,14 +91,21 @@ def demo(
         console.print(f"As JSON: {json_file}")
 
 
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """Show a warning as a sentence: where in the library it was raised helps nobody here."""
+    from rich.console import Console
+
+    Console(stderr=True).print(f"Warning: {message}", style="yellow", markup=False, highlight=False)
+
+
 def _prepare(sources: list[str], target: str, reference: str | None, scorer: str | None) -> Demo:
-    from tp_dspy.demo import _ANSWER_TOKENS, _INSTRUCTION_TOKENS, Demo, resolve_lm
+    from tp_dspy.demo import Demo, resolve_lm
 
     return Demo(
         sources,
         target,
-        scorer_lm=resolve_lm(scorer or "embedded", max_tokens=_ANSWER_TOKENS, temperature=0.0),
-        reference_lm=resolve_lm(reference or "embedded", max_tokens=_INSTRUCTION_TOKENS, temperature=1.0),
+        scorer_lm=resolve_lm(scorer or "embedded", "scorer"),
+        reference_lm=resolve_lm(reference or "embedded", "reference"),
     )
 
 
@@ -114,15 +124,17 @@ def _run(runner: Demo, console: object) -> DemoReport:
 
 
 def _print(report: DemoReport, console: object, *, small: bool) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     assert isinstance(console, Console)
-    table = Table(title=f"On {report.original.metrics.n} held-out test questions (95 % intervals)")
-    table.add_column("prompt")
+    title = f"On {report.original.metrics.n} held-out test questions (95 % intervals below)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("prompt", no_wrap=True)
     for heading in _HEADINGS.values():
-        table.add_column(heading, justify="right")
-    rows = {"original": report.original, "best source prompt": report.source, "target prompt": report.target}
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = {"original": report.original, "best source": report.source, "target": report.target}
     for name, row in rows.items():
         cells = [_cell(getattr(row.metrics, metric), row.intervals.get(metric)) for metric in _HEADINGS]
         table.add_row(name, *cells)
@@ -159,7 +171,12 @@ def _cell(value: float, interval: tuple[float, float] | None) -> str:
     if value != value:
         return "-"
     low, high = interval or (float("nan"), float("nan"))
-    return f"{value:.2f}\n{low:.2f}-{high:.2f}"
+    return f"[bold]{_short(value)}[/]\n[dim]{_short(low)}-{_short(high)}[/]"
+
+
+def _short(value: float) -> str:
+    """Two digits, without the leading zero: seven intervals are to fit on 80 columns."""
+    return "1.0" if value >= 0.995 else f"{value:.2f}".removeprefix("0")
 
 
 if __name__ == "__main__":

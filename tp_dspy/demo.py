@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 
@@ -28,9 +28,11 @@ DEFAULT_SOURCES = ("starter/medical:yes_no", "starter/legal:yes_no")
 DEFAULT_TARGET = "starter/financial:yes_no"
 # What one would write without thinking of the form of the answer.
 ORIGINAL_INSTRUCTION = "Answer the question."
-# Enough for a letter or a label and the start of whatever comes instead; every further token is time.
-_ANSWER_TOKENS = 6
-_INSTRUCTION_TOKENS = 120
+# Enough for a letter or a label, or the start of whatever comes instead; every further token is time.
+_ANSWER_TOKENS = 4
+# The small LM seldom ends by itself.
+_INSTRUCTION_TOKENS = {"embedded": 80}
+_MOST_INSTRUCTION_TOKENS = 256
 METRICS = ("ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative", "score")
 
 
@@ -46,23 +48,28 @@ def load_task(name: str, *, seed: int = 0, limit: int | None = None) -> Task:
     return Task.from_hub(name, seed=seed, limit=limit)
 
 
-def resolve_lm(spec: str, **settings: Any) -> dspy.BaseLM:
+def resolve_lm(spec: str, role: Literal["scorer", "reference"]) -> dspy.BaseLM:
     """Make an LM from what a user typed.
 
     Args:
         spec: "embedded" for the small LM that ships as a package; a GGUF file or ``hf://owner/repo/file.gguf`` for
-            another one in this process; anything else is a DSPy model string such as ``openai/gpt-4o-mini``.
-        **settings: For the LM.
+            another one in this process; anything else is a DSPy model string such as ``openai/gpt-4o-mini``, with
+            that LM's own settings.
+        role: What it is for: a local scorer is kept to short answers, a local reference LM is not.
+
+    Raises:
+        ConfigurationError: If it is none of these.
     """
-    if spec == "embedded":
-        return embedded_lm(**settings)
-    if spec.endswith(".gguf"):
-        return embedded_lm(spec, **settings)
+    if spec == "embedded" or spec.endswith(".gguf"):
+        model = None if spec == "embedded" else spec
+        if role == "scorer":
+            return embedded_lm(model, max_tokens=_ANSWER_TOKENS)
+        return embedded_lm(model, max_tokens=_INSTRUCTION_TOKENS.get(spec, _MOST_INSTRUCTION_TOKENS))
     if "/" not in spec:
         raise ConfigurationError(
             f"{spec!r} is no LM: expected 'embedded', a .gguf file, or provider/model such as 'openai/gpt-4o-mini'."
         )
-    return dspy.LM(spec, **settings)
+    return dspy.LM(spec)
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Demo:
     target: str
     scorer_lm: dspy.BaseLM
     reference_lm: dspy.BaseLM
-    auto: str = "light"
+    auto: str = "quick"
     examples: int | None = None
     seed: int = 0
     out: Path = Path("runs/demo")

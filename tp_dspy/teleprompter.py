@@ -52,7 +52,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         objective: What a prompt is worth. Also a DSPy metric.
         reference_lm: Proposes instructions; by default the LM configured in DSPy.
         scorer_lm: Runs predictors that have no LM of their own; by default the LM configured in DSPy.
-        auto: How much to do: "light", "medium" or "heavy". Sets the next four numbers where they are not given.
+        auto: How much to do: "quick", "light", "medium" or "heavy". Sets the next four numbers where they are not given.
         rounds: Rounds of proposals in each phase, at least 0.
         proposals: Proposals asked for in each round, at least 1.
         examples: Examples per task for the search, and as many again for the selection; at least 1.
@@ -83,7 +83,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         *,
         reference_lm: dspy.BaseLM | None = None,
         scorer_lm: dspy.BaseLM | None = None,
-        auto: Literal["light", "medium", "heavy"] = "light",
+        auto: Literal["quick", "light", "medium", "heavy"] = "light",
         rounds: int | None = None,
         proposals: int | None = None,
         examples: int | None = None,

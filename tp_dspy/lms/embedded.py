@@ -9,7 +9,7 @@ varying shape, which rounds differently. Over 60 questions, one at a time or fou
 at temperature 0, but log-probabilities up to 0.4 nats apart; and of six samples drawn with a `seed=`, only one came
 out the same with four at once. With `reproducible=True` (one request at a time, no cached prefixes) replies and
 log-probabilities are the same to the last bit whatever the order and number of callers, and sampling
-(`temperature=1.0, seed=7`) repeats by its seed, at roughly half the speed. Without a `seed`, samples differ from call
+(`temperature=1.0, seed=7`) repeats by its seed, at about 0.6 of the speed. Without a `seed`, samples differ from call
 to call; `rollout_id` is never sent and only keeps entries of DSPy's cache apart.
 
 **Names.** The model's name carries a fingerprint of the file, since DSPy's cache knows an LM by its name alone.

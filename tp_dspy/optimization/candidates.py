@@ -92,9 +92,9 @@ class Candidate:
 
 def _copy_sharing_lms(program: dspy.Module) -> dspy.Module:
     """Copy a program but not its LMs: a copy of an LM takes its engine, its clients and its whole history along."""
-    lms = [lm for _, module in program.named_sub_modules() if isinstance(lm := getattr(module, "lm", None), dspy.BaseLM)]
+    held = [getattr(module, "lm", None) for _, module in program.named_sub_modules()]
     try:
-        return copy.deepcopy(program, {id(lm): lm for lm in lms})
+        return copy.deepcopy(program, {id(lm): lm for lm in held if isinstance(lm, dspy.BaseLM)})
     except Exception as error:
         # Some attribute (a lock, a client) cannot be copied; DSPy's own way shares it.
         logger.debug("%s cannot be copied in one go: %s", type(program).__name__, error)

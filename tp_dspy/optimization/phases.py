@@ -11,8 +11,8 @@ import dspy
 
 from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapWarning
 from tp_dspy.lms.adapter import InstructionAdapter
-from tp_dspy.optimization.cycle import Panel
-from tp_dspy.optimization.reference import ReferencePrompt, TaskBrief
+from tp_dspy.optimization.panel import Panel
+from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
 from tp_dspy.tasks.task import Task, find_overlap, stratified_order
 
 __all__ = ["PhaseInput", "reference_prompts", "shared_answers", "source_input", "target_input", "warn_of_overlap"]

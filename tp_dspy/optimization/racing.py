@@ -6,6 +6,7 @@ the same examples, so what a rule compares is paired.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def step_ends(sizes: Mapping[str, int], checkpoints: Sequence[float]) -> list[di
         ConfigurationError: If the checkpoints are not increasing shares in (0, 1] that end with 1.
     """
     shares = list(checkpoints)
-    if not shares or shares[0] <= 0 or shares[-1] != 1 or any(a >= b for a, b in zip(shares, shares[1:], strict=False)):
+    if not shares or shares[0] <= 0 or shares[-1] != 1 or any(a >= b for a, b in itertools.pairwise(shares)):
         raise ConfigurationError(f"checkpoints is {shares}; expected increasing shares in (0, 1], the last of them 1.")
     # Rounded first: 0.1 x 30 is a hair above 3.
     return [{name: math.ceil(round(share * size, 9)) for name, size in sizes.items()} for share in shares]

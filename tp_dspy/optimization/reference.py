@@ -1,166 +1,35 @@
-"""The reference prompt, and the proposals that the reference LM makes from it."""
+"""What the reference LM is asked, and the proposals that it makes."""
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from typing import Any
 
 import dspy
+from dspy.utils.exceptions import LMTransportError
 
-from tp_dspy.lms.adapter import InstructionAdapter, Position
+from tp_dspy.errors import LMUnavailableError
 from tp_dspy.lms.answers import normalized
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
-from tp_dspy.optimization.guards import MARK, Guard, unwrap
-from tp_dspy.scoring.calls import record_calls, unavailable
+from tp_dspy.optimization.guards import Guard, cut_back, is_closed, unwrap
+from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
+from tp_dspy.scoring.calls import CallRecord, record_calls, unavailable
 from tp_dspy.scoring.outcomes import Outcome, Usage
 
 __all__ = ["Proposal", "Proposer", "ReferencePrompt", "TaskBrief"]
 
 logger = logging.getLogger(__name__)
 
-# An exemplar shows the form of an item; a long passage would crowd out the history.
-_EXEMPLAR_CHARS = 600
-_REPLY_CHARS = 160
-# The history may fill about 1,500 tokens; the worst entries go first.
-_HISTORY_CHARS = 6000
-
-_SITUATION = (
-    "A language model is given an instruction, followed by one item, and must answer the item. "
-    "You improve the instruction."
-)
-_ASK = (
-    "Write one new instruction, different from those above, that will score higher. It must hold for every item and "
-    "mention none of them. Say what to do, what each answer means, and in what form to reply."
-)
-_FORM = f"Write only the instruction, between {MARK} and </INS>."
-
-
-@dataclass(frozen=True)
-class TaskBrief:
-    """What the reference LM is told about a task.
-
-    Attributes:
-        name: The task's name.
-        description: What the items are, in words; may be empty.
-        domain: Such as "medical"; None when unknown.
-        answers: The allowed answers; None when any text is.
-        exemplars: Training examples to draw from.
-    """
-
-    name: str
-    description: str
-    domain: str | None
-    answers: tuple[str, ...] | None
-    exemplars: tuple[dspy.Example, ...]
-
-    def in_words(self) -> str:
-        """Describe the task in one line."""
-        text = self.description or (f"{self.domain} items" if self.domain else "items")
-        answers = f" Allowed answers: {', '.join(self.answers)}." if self.answers else ""
-        return f"{text.rstrip('.')}.{answers}"
-
-
-@dataclass(frozen=True)
-class ReferencePrompt:
-    """Builds the text that the reference LM is sent: plain text, no field markers, which weak LMs would copy.
-
-    Attributes:
-        tasks: The tasks of the phase.
-        answer: The output field that holds the answer.
-        position: Where the instruction stands in what the scorer LM reads.
-        step: For a program of several predictors: what the predictor at hand does, in words.
-    """
-
-    tasks: Sequence[TaskBrief]
-    answer: str
-    position: Position = "start"
-    step: str = ""
-
-    def build(
-        self,
-        history: Sequence[tuple[str, float]],
-        exemplars: Sequence[dspy.Example],
-        failures: Sequence[tuple[dspy.Example, Outcome]] = (),
-        prior: Sequence[tuple[str, float]] = (),
-        rejected: Sequence[str] = (),
-    ) -> str:
-        """Write the reference prompt.
-
-        Args:
-            history: Instructions and scores in [0, 1], worst first.
-            exemplars: Examples to show, with `<INS>` where the instruction goes.
-            failures: Examples that the best instruction got wrong or unfollowed, with what came back.
-            prior: Instructions and scores from a source phase, as evidence from other tasks.
-            rejected: Why the last replies could not be used.
-        """
-        parts = [_SITUATION]
-        parts.append("The items:\n" + "\n".join(f"- {brief.in_words()}" for brief in self.tasks))
-        if self.step:
-            parts.append(self.step)
-        if exemplars:
-            parts.append(f"Some items with the right answer; the instruction goes where {MARK} stands:")
-            parts.extend(self.exemplar(example) for example in exemplars)
-        if prior:
-            parts.append("Scores of instructions on other tasks, from 0 to 100, worst first:")
-            parts.append(_pairs(prior))
-        if history:
-            parts.append("Instructions tried so far with their scores, from 0 to 100, worst first:")
-            parts.append(_pairs(history))
-        if failures:
-            parts.append("Where the best of them failed:")
-            parts.append("\n".join(self._failure(example, outcome) for example, outcome in failures))
-        if rejected:
-            reasons = "; ".join(dict.fromkeys(rejected))
-            parts.append(f"Earlier replies could not be used: {reasons}.")
-        parts += [_ASK, _FORM]
-        return "\n\n".join(parts)
-
-    def exemplar(self, example: dspy.Example) -> str:
-        """Show one example as the scorer LM would read it, `<INS>` in the instruction's place, with its answer."""
-        inputs = {name: _short(value, _EXEMPLAR_CHARS) for name, value in example.inputs().items()}
-        fields = {name: (str, dspy.InputField()) for name in inputs}
-        signature = dspy.Signature({**fields, self.answer: (str, dspy.OutputField())}, MARK)
-        messages = InstructionAdapter(self.position).format(signature, [], inputs)
-        text = "\n\n".join(message["content"] for message in messages)
-        return f"{text} {example.get(self.answer, '')}".rstrip()
-
-    def _failure(self, example: dspy.Example, outcome: Outcome) -> str:
-        item = " ".join(str(value) for value in example.inputs().toDict().values())
-        reply = outcome.reply if outcome.reply is not None else (outcome.answer or "")
-        return (
-            f"- Item: {_short(' '.join(item.split()), 2 * _REPLY_CHARS)}\n  Reply: {_short(reply, _REPLY_CHARS)!r}; "
-            f"expected: {_short(example.get(self.answer, ''), _REPLY_CHARS)}"
-        )
-
-    def fixed_text(self) -> str:
-        """Return what the prompt says in every case: an instruction that repeats it is no instruction."""
-        return "\n".join([_SITUATION, _ASK, _FORM])
-
-    def labels(self) -> set[str]:
-        """Return the labels of the items' fields, such as "Question"."""
-        names = {name for brief in self.tasks for example in brief.exemplars[:1] for name in example.inputs()}
-        return {name.replace("_", " ").capitalize() for name in names}
-
-
-def _pairs(pairs: Sequence[tuple[str, float]]) -> str:
-    shown: list[str] = []
-    size = 0
-    for text, score in reversed(pairs):
-        entry = f"Instruction: {text}\nScore: {round(100 * score)}"
-        size += len(entry)
-        if shown and size > _HISTORY_CHARS:
-            break
-        shown.append(entry)
-    return "\n\n".join(reversed(shown))
-
-
-def _short(value: object, limit: int) -> str:
-    text = str(value)
-    return text if len(text) <= limit else text[: limit - 4].rstrip() + " ..."
+# OPRO's published setting.
+_SHOWN = 20
+_FAILED = "the call failed"
+_ERROR_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -182,6 +51,16 @@ class Proposal:
     candidate: Candidate | None = None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What one call brought: the reply, whether the token limit broke it off, or why there is none; and its cost."""
+
+    reply: str
+    cut_off: bool
+    failure: str | None
+    usage: Usage
+
+
 @dataclass
 class Proposer:
     """Asks the reference LM for instructions.
@@ -191,7 +70,7 @@ class Proposer:
         prompts: The reference prompt by predictor name; predictors take turns.
         temperature: Sampling temperature, at least 0.
         seed: Makes exemplars, and the samples of an LM that honours ``rollout_id``, repeatable.
-        exemplars: Examples shown per call; drawn afresh each round.
+        exemplars: Examples shown per call; drawn afresh each round, the same for all its calls.
         threads: Concurrent calls.
         usage: What the calls have cost so far.
     """
@@ -203,10 +82,11 @@ class Proposer:
     exemplars: int = 3
     threads: int = 8
     usage: Usage = field(default_factory=Usage)
-    _asked: int = 0
+    _asked: int = field(default=0, init=False)
+    _guards: dict[str, Guard] = field(default_factory=dict, init=False, repr=False)
+    _accepted: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._guards = {}
         for name, prompt in self.prompts.items():
             texts = [
                 str(value)
@@ -220,10 +100,10 @@ class Proposer:
         """Call the reference LM once, so that a wrong key or model name shows before anything else is paid.
 
         Raises:
-            LMUnavailableError: If the LM cannot be called at all.
+            LMUnavailableError: If the LM cannot be called at all, or nobody is listening.
         """
-        _, usage = self._one("Reply with the word: ready", self.seed)
-        self.usage += usage
+        answer = self._one("Reply with the word: ready", self.seed, checking=True)
+        self.usage += answer.usage
 
     def propose(
         self,
@@ -238,66 +118,91 @@ class Proposer:
         Each candidate changes one predictor of the best one so far.
 
         Args:
-            history: Scored candidates, worst first; at least one.
+            history: All scored candidates, worst first; at least one. The best 20 are shown.
             count: Calls to make; each is its own call.
             failures: What the best candidate got wrong.
-            prior: Source prompts with their scores in the source phase.
+            prior: Source prompts with their scores in the source phase, worst first.
+
+        Raises:
+            LMUnavailableError: If the LM cannot be called at all.
         """
-        proposals = self._ask(history, count, failures, prior, [])
+        rng = random.Random(f"{self.seed}/{self._asked}")
+        pool = [example for brief in next(iter(self.prompts.values())).tasks for example in brief.exemplars]
+        shown = rng.sample(pool, min(self.exemplars, len(pool)))
+        proposals = self._ask(history, count, shown, failures, prior, [])
         if not any(proposal.candidate for proposal in proposals):
             reasons = [proposal.reason for proposal in proposals if proposal.reason]
             logger.info("No usable proposal (%s); asking again.", "; ".join(dict.fromkeys(reasons)))
-            proposals += self._ask(history, count, failures, prior, reasons)
+            # What the LM did wrong is its to mend; that a call failed is not.
+            told = [reason for reason in reasons if not reason.startswith(_FAILED)]
+            proposals += self._ask(history, count, shown, failures, prior, told)
         return proposals
 
     def _ask(
         self,
         history: Sequence[ScoredCandidate],
         count: int,
+        exemplars: Sequence[dspy.Example],
         failures: Sequence[tuple[dspy.Example, Outcome]],
         prior: Sequence[ScoredCandidate],
-        reasons: list[str],
+        reasons: Sequence[str],
     ) -> list[Proposal]:
         best = history[-1].candidate
         names = list(self.prompts)
-        texts: dict[str, str] = {}
-        rng = random.Random(f"{self.seed}/{self._asked}")
-        for name in names[:count]:
-            prompt = self.prompts[name]
-            pool = [example for brief in prompt.tasks for example in brief.exemplars]
-            shown = rng.sample(pool, min(self.exemplars, len(pool)))
-            texts[name] = prompt.build(
-                _by_instruction(history, name), shown, failures, _by_instruction(prior, name), reasons
+        # Where one round ends the next goes on, so that every predictor has its turn even at one call a round.
+        turns = [names[(self._asked + i) % len(names)] for i in range(count)]
+        texts = {
+            name: self.prompts[name].build(
+                _by_instruction(history[-_SHOWN:], name), exemplars, failures, _by_instruction(prior, name), reasons
             )
-        turns = [names[i % len(names)] for i in range(count)]
-        replies = self._call([texts[name] for name in turns])
-        known = {
-            name: {normalized(scored.candidate.instructions[name]) for scored in (*history, *prior)} for name in names
+            for name in dict.fromkeys(turns)
         }
-        return [self._read(reply, name, best, known[name]) for reply, name in zip(replies, turns, strict=True)]
+        known = {
+            name: {normalized(scored.candidate.instructions[name]) for scored in (*history, *prior)}
+            | self._accepted.setdefault(name, set())
+            for name in texts
+        }
+        answers = self._call([texts[name] for name in turns])
+        return [self._read(answer, name, best, known[name]) for answer, name in zip(answers, turns, strict=True)]
 
-    def _read(self, reply: str, name: str, best: Candidate, known: set[str]) -> Proposal:
+    def _read(self, answer: _Answer, name: str, best: Candidate, known: set[str]) -> Proposal:
+        # A reply may hold half a surrogate pair, which no file and no request can carry.
+        reply = answer.reply.encode("utf-8", "replace").decode()
         text = unwrap(reply)
+        if answer.failure is not None:
+            return Proposal(reply, text, name, answer.failure)
+        if answer.cut_off and text and not is_closed(reply):
+            whole = cut_back(text)
+            if not whole:
+                return Proposal(reply, text, name, "it is unfinished: the token limit cut it off in a sentence")
+            text = whole
         reason = self._guards[name].reject(text, known)
         if reason is not None:
             return Proposal(reply, text, name, reason)
         known.add(normalized(text))
+        # One that the race drops never gets into the history; it is not to be tried again all the same.
+        self._accepted[name].add(normalized(text))
         return Proposal(reply, text, name, candidate=best.with_instruction(name, text))
 
-    def _call(self, prompts: Sequence[str]) -> list[str]:
+    def _call(self, prompts: Sequence[str]) -> list[_Answer]:
         first = self._asked
         self._asked += len(prompts)
-        with ThreadPoolExecutor(max_workers=self.threads, thread_name_prefix="tp_dspy-reference") as pool:
-            futures = [
-                pool.submit(copy_context().run, self._one, prompt, self.seed * 1_000_003 + first + i)
-                for i, prompt in enumerate(prompts)
-            ]
-            answers = [future.result() for future in futures]
-        for _, usage in answers:
-            self.usage += usage
-        return [reply for reply, _ in answers]
+        pool = ThreadPoolExecutor(max_workers=self.threads, thread_name_prefix="tp_dspy-reference")
+        futures = [
+            pool.submit(copy_context().run, self._one, prompt, self.seed * 1_000_003 + first + i)
+            for i, prompt in enumerate(prompts)
+        ]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            # After Ctrl-C or a hopeless error nothing new is sent, and nobody waits for what is under way.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for future in futures:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    self.usage += future.result().usage
 
-    def _one(self, prompt: str, rollout: int) -> tuple[str, Usage]:
+    def _one(self, prompt: str, rollout: int, *, checking: bool = False) -> _Answer:
+        failure = None
         with record_calls() as record:
             try:
                 self.lm(prompt, temperature=self.temperature, rollout_id=rollout)
@@ -305,16 +210,35 @@ class Proposer:
                 hopeless = unavailable(error)
                 if hopeless is not None:
                     raise hopeless from error
-                # One lost proposal is no reason to lose a run: it is rejected as empty, and said.
+                if checking and isinstance(error, LMTransportError):
+                    raise LMUnavailableError(
+                        f"The reference LM cannot be reached ({error}). Check that its server runs, and api_base."
+                    ) from error
+                # One lost proposal is no reason to lose a run: it is rejected, and said.
+                failure = f"{_FAILED} ({type(error).__name__}: {str(error)[:_ERROR_CHARS]})"
                 logger.warning("A call of the reference LM failed: %s: %s", type(error).__name__, error)
         replies = record.replies()
-        return (replies[-1][0] if replies else ""), record.usage
+        return _Answer(replies[-1][0] if replies else "", _cut_off(record), failure, record.usage)
+
+
+def _cut_off(record: CallRecord) -> bool:
+    """Tell whether the token limit ended the last reply, by whichever name the back end gives it."""
+    response = record.history[-1]["response"] if record.history else None
+    # DSPy's own engines; then what litellm returns for chat, and for the Responses API.
+    if _value(response, "finish_reason") == "length" or _value(response, "status") == "incomplete":
+        return True
+    return any(_value(choice, "finish_reason") == "length" for choice in _value(response, "choices") or ())
+
+
+def _value(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
 def _by_instruction(history: Sequence[ScoredCandidate], predictor: str) -> list[tuple[str, float]]:
-    """List one predictor's instructions with the best score each took part in, worst first."""
+    """List one predictor's instructions with the best score each took part in, worst first, never-scored ones out."""
     best: dict[str, float] = {}
     for scored in history:
-        text = scored.candidate.instructions[predictor]
-        best[text] = max(scored.score, best.get(text, scored.score))
+        if not math.isnan(scored.score):
+            text = scored.candidate.instructions[predictor]
+            best[text] = max(scored.score, best.get(text, scored.score))
     return sorted(best.items(), key=lambda pair: pair[1])

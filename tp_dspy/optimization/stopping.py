@@ -65,7 +65,7 @@ class TargetScore:
 class ScorerCalls:
     """Stop before a round that would bring the compile above so many scored pairs.
 
-    First populations and selections come on top: without them there is no result.
+    What a phase cannot do without, its first population and its selection, is scored in any case.
     """
 
     limit: int

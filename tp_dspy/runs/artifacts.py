@@ -6,12 +6,15 @@ import importlib.metadata
 import json
 import os
 import platform
-import tempfile
+import re
+import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import dspy
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tp_dspy.errors import ArtifactError
 from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
@@ -134,8 +137,32 @@ class TaskRecord(_Record):
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: importlib.metadata.version(name) for name in ("tp_dspy", "dspy")}
-    return {**packages, "python": platform.python_version()}
+    return {"tp_dspy": _version("tp_dspy"), "dspy": _version("dspy"), "python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # A checkout that is not installed; no reason to lose a paid result.
+        return "unknown"
+
+
+# Names of settings that are secrets, in the many ways that LM clients spell them.
+_SECRET = re.compile(
+    r"(?i)api[-_]?key|secret|password|authorization|credential|(access|auth|bearer|ad|id)[-_]?token|^token$"
+)
+
+
+def _plain(value: Any) -> Any:
+    """Turn settings into what JSON can hold: an LM becomes its model's name, and secrets are left out."""
+    if isinstance(value, dspy.BaseLM):
+        return value.model
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if not _SECRET.search(str(k))}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 def _now() -> str:
@@ -152,6 +179,11 @@ class _Artifact(_Record):
 
     _format: ClassVar[str]
 
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _keep_secrets_out(cls, settings: Any) -> Any:
+        return _plain(settings)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a JSON file, all or nothing: a crash leaves the earlier file as it was.
 
@@ -163,13 +195,16 @@ class _Artifact(_Record):
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        # In the same folder, so that the last step is a rename, which happens whole or not at all.
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with draft.open("x", encoding="utf-8", newline="\n") as file:
                 file.write(self.model_dump_json(indent=2))
-            Path(name).replace(target)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
             raise
         return target
 
@@ -181,10 +216,10 @@ class _Artifact(_Record):
             ArtifactError: If it is not JSON, of another format, of an unknown version, or damaged.
             FileNotFoundError: If there is no such file.
         """
-        text = Path(path).read_text(encoding="utf-8")
         try:
+            text = Path(path).read_text(encoding="utf-8")
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(
                 f"{path} is not JSON ({error}); expected a file that {cls.__name__}.save wrote."
             ) from error
@@ -199,7 +234,11 @@ class _Artifact(_Record):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ArtifactError(f"{path} is damaged: {error}") from error
+            faults = [f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()]
+            more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+            raise ArtifactError(
+                f"{path} is damaged: {'; '.join(faults[:3])}{more}. Make the file again with {cls.__name__}.save."
+            ) from error
 
 
 class SourcePrompts(_Artifact):
@@ -214,7 +253,7 @@ class SourcePrompts(_Artifact):
     """
 
     format: Literal["tp_dspy.source_prompts"] = "tp_dspy.source_prompts"
-    prompts: list[CandidateRecord]
+    prompts: list[CandidateRecord] = Field(min_length=1)
     original: CandidateRecord
     tasks: list[TaskRecord]
     phase: PhaseRecord

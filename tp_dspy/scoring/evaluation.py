@@ -57,13 +57,13 @@ class Weights:
         unknown = sorted(set(given) - set(DEFAULT_WEIGHTS))
         if unknown:
             raise ConfigurationError(f"weights names {unknown}; expected some of {sorted(DEFAULT_WEIGHTS)}.")
-        bad = {name: value for name, value in given.items() if not (math.isfinite(value) and value >= 0)}
-        total = sum(given.values())
-        if bad or total <= 0:
+        bad = {name: value for name, value in given.items() if not _is_weight(value)}
+        if bad or sum(given.values()) <= 0:
             raise ConfigurationError(
                 f"weights is {given}; expected finite numbers of at least 0, one of them above 0."
                 + (f" Wrong: {bad}." if bad else "")
             )
+        total = sum(given.values())
         return cls({name: value / total for name, value in given.items() if value > 0})
 
     def score(self, metrics: Mapping[str, Array]) -> Array:
@@ -132,8 +132,9 @@ class Evaluation:
 
     Attributes:
         metrics: Point values.
-        intervals: 95 % percentile-bootstrap interval over examples, by metric name and for ``score``. For ECE it
-            covers the plug-in figure, which is biased upward on small sets; it is no interval for the true ECE.
+        intervals: 95 % percentile-bootstrap interval over examples, by metric name and for ``score``; it always
+            covers the point value. ECE is biased upward on small sets, and its interval is none for the true ECE.
+            (NaN, NaN) where a metric is NaN in every resample; empty without outcomes.
         outcomes: One per example, in the order of the examples.
     """
 
@@ -165,8 +166,21 @@ def evaluate(
         rng = np.random.default_rng(seed)
         draws = weighted_metrics(arrays, bootstrap_weights(len(arrays), resamples, rng), n_bins=n_bins)
         draws["score"] = weights.score(draws)
-    intervals = {name: percentile_interval(values) for name, values in draws.items()}
-    return Evaluation(measure(outcomes, weights, n_bins=n_bins), intervals, tuple(outcomes))
+    metrics = measure(outcomes, weights, n_bins=n_bins)
+    point = metrics.as_dict()
+    intervals = {name: _covering(point[name], percentile_interval(values)) for name, values in draws.items()}
+    return Evaluation(metrics, intervals, tuple(outcomes))
+
+
+def _covering(point: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """Widen an interval to its point: resampled ECE lies above the ECE of the set, and may leave it outside."""
+    if math.isnan(point) or math.isnan(interval[0]):
+        return interval
+    return min(interval[0], point), max(interval[1], point)
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 @dataclass(frozen=True)
@@ -214,9 +228,10 @@ def compare(
     scores = [weights.score(weighted_metrics(side, draws, n_bins=n_bins)) for side in sides]
     point = [weights.score({k: np.array(v) for k, v in point_metrics(side, n_bins=n_bins).items()}) for side in sides]
     difference = scores[1] - scores[0]
-    low, high = percentile_interval(difference)
+    change = float(point[1] - point[0])
+    low, high = _covering(change, percentile_interval(difference))
     # Add-one, so that a finite number of resamples never claims a p-value of 0. Rounding keeps equal scores equal.
     rounded = np.round(difference, 12)
     tail = min((rounded <= 0).sum(), (rounded >= 0).sum())
     p_value = min(1.0, 2 * (int(tail) + 1) / (resamples + 1))
-    return Comparison(float(point[1] - point[0]), low, high, p_value, len(pairs))
+    return Comparison(change, low, high, p_value, len(pairs))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import enum
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import dspy
 
-from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError, ProgramError
-from tp_dspy.lms.answers import read_choice, same_answer
+from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError
+from tp_dspy.lms.answers import (
+    as_text,
+    choices_of_type,
+    holds_nothing_else,
+    listed_choices,
+    read_choice,
+    same_answer,
+)
+from tp_dspy.scoring.checks import check_examples, check_program
 from tp_dspy.scoring.confidence import (
     answer_probability,
     prediction_logprobs,
@@ -39,8 +47,8 @@ class ObjectiveEvaluator:
             None: no confidence; its metrics are NaN and their weight goes to accuracy.
         confidence_field: The output field of verbalised confidence.
         choices: The allowed answers: a sequence of strings, or the name of a field of the example that holds them.
-            Where an example has no such field, the ``Literal`` or enum type of the answer field counts; else the
-            answer is free text.
+            Where an example has no such field, the closed type of the answer field counts (``Literal``, enum,
+            ``bool``); else the answer is free text.
         weights: Weight by metric name; see `tp_dspy.scoring.evaluation.DEFAULT_WEIGHTS`.
         n_bins: Bins of the calibration error, at least 1.
         strict: Whether a reply must be the answer in the asked format and nothing else to count as followed.
@@ -74,13 +82,12 @@ class ObjectiveEvaluator:
         self.answer = answer
         self.confidence = confidence
         self.confidence_field = confidence_field
-        self.choices = choices if isinstance(choices, str) else tuple(choices)
+        self.choices = choices if isinstance(choices, str) else _own_choices(choices)
         self.weights = Weights.of(weights)
         self.n_bins = n_bins
         self.strict = strict
         self.follows = follows
         self.match = match
-        self._typed_choices: tuple[str, ...] | None = None
 
     # What a program and its examples must have, checked before any call is paid.
 
@@ -89,48 +96,46 @@ class ObjectiveEvaluator:
 
         Raises:
             ProgramError: If no predictor of the program has the answer field (or the confidence field).
-            DataError: If an example lacks the expected answer, or expects one that is not allowed.
+            DataError: If examples lack inputs or the expected answer, or expect one that is not allowed.
         """
-        fields = {name for _, p in program.named_predictors() for name in p.signature.output_fields}
-        if self.answer not in fields:
-            raise ProgramError(
-                f"The objective reads the answer from {self.answer!r}; the program's output fields are "
-                f"{sorted(fields)}. Pass ObjectiveEvaluator(answer=...) one of those."
-            )
-        if self.confidence == "verbalized" and self.confidence_field not in fields:
-            raise ProgramError(
-                f"Verbalised confidence is read from {self.confidence_field!r}; the program's output fields are "
-                f"{sorted(fields)}. Add such a field to the signature, or pass confidence='logits' or None."
-            )
-        self._typed_choices = _choices_of_type(program, self.answer)
-        if self.match is None:
-            for index, example in enumerate(examples):
-                self._check_example(index, example)
-
-    def _check_example(self, index: int, example: dspy.Example) -> None:
-        if example.get(self.answer) is None:
-            raise DataError(
-                f"Example {index} has no {self.answer!r} (it has {sorted(example.keys())}). "
-                "Put the expected answer there, or pass `match` to score without one."
-            )
-        allowed = self.allowed(example)
-        if allowed and read_choice(str(example[self.answer]), allowed) not in [(choice, True) for choice in allowed]:
-            raise DataError(
-                f"Example {index} expects the answer {example[self.answer]!r}, which is not among the allowed "
-                f"answers {list(allowed)}. Mend the example or `choices`."
-            )
+        check_program(self, program)
+        check_examples(self, examples, self.typed_choices(program))
 
     def allowed(self, example: dspy.Example) -> tuple[str, ...] | None:
-        """Tell the allowed answers of an example; None when any text is."""
+        """Tell the allowed answers that the objective or an example lists; None when neither does.
+
+        Raises:
+            DataError: If the example's field of choices is no list of answers.
+        """
         if not isinstance(self.choices, str):
             return self.choices
         listed = example.get(self.choices)
-        return tuple(str(choice) for choice in listed) if listed else self._typed_choices
+        if listed is None or (isinstance(listed, list | tuple) and not listed):
+            return None
+        try:
+            return listed_choices(listed)
+        except ValueError as error:
+            raise DataError(
+                f"An example's {self.choices!r} is {error} Mend the example, or pass ObjectiveEvaluator(choices=...) "
+                "the answers or the name of the field that lists them."
+            ) from None
+
+    def typed_choices(self, program: dspy.Module) -> tuple[str, ...] | None:
+        """Read the allowed answers off the type of the program's answer field (the last predictor's that has it)."""
+        signatures = [predictor.signature for _, predictor in program.named_sub_modules(dspy.Predict)]
+        signatures = [signature for signature in signatures if self.answer in signature.output_fields]
+        return choices_of_type(signatures[-1].output_fields[self.answer].annotation) if signatures else None
 
     # One example.
 
     def outcome(
-        self, example: dspy.Example, prediction: dspy.Prediction, *, reply: str | None = None, logprobs: Any = None
+        self,
+        example: dspy.Example,
+        prediction: dspy.Prediction,
+        *,
+        reply: str | None = None,
+        logprobs: Any = None,
+        typed: Sequence[str] | None = None,
     ) -> Outcome:
         """Judge one prediction.
 
@@ -139,36 +144,51 @@ class ObjectiveEvaluator:
             prediction: What the program returned; an empty one stands for a reply that could not be parsed.
             reply: The raw reply, where known.
             logprobs: Token log-probabilities of the reply, where the prediction itself carries none.
+            typed: The allowed answers by the type of the program's answer field, for examples that list none; read
+                off the prediction where it comes straight from a predictor.
 
         Returns:
             An outcome without usage; status ``ok`` or ``unparsed``.
 
         Raises:
             LogprobsUnavailableError: If confidence comes from logits and there are none.
-            DataError: If a callable of the user's returns something that is no number in [0, 1].
+            DataError: If the example has no expected answer or no usable choices, or a callable of the user's returns
+                something that is no number in [0, 1].
         """
-        given = prediction.get(self.answer) if prediction is not None else None
-        if given is None:
-            return Outcome("unparsed", reply=reply, feedback="The reply is not in the asked format.")
-        text = _as_text(given)
-        allowed = self.allowed(example)
-        answer, exact = read_choice(text, allowed) if allowed else (text.strip() or None, True)
+        allowed = self.allowed(example) or typed or self._typed(prediction)
+        answer, exact, problem = self._answer(prediction, allowed)
         if answer is None:
-            wanted = f"expected one of {', '.join(allowed)}" if allowed else "expected an answer"
-            shown = text if len(text) <= 80 else text[:77] + "..."
-            return Outcome("unparsed", reply=reply, feedback=f"The reply gives {shown!r}; {wanted}.")
+            return Outcome("unparsed", reply=reply, feedback=problem)
         confidence = self._confidence(example, prediction, answer, allowed, logprobs)
         correct = self._correct(example, prediction, answer, allowed)
         followed = self._followed(example, prediction, answer, exact, confidence, reply)
         feedback = _feedback(example.get(self.answer), answer, correct, followed, confidence)
         return Outcome("ok", followed, correct, confidence, answer, reply, feedback)
 
+    def _typed(self, prediction: dspy.Prediction | None) -> tuple[str, ...] | None:
+        signature = getattr(getattr(prediction, "completions", None), "signature", None)
+        field = getattr(signature, "output_fields", {}).get(self.answer)
+        return None if field is None else choices_of_type(field.annotation)
+
+    def _answer(
+        self, prediction: dspy.Prediction | None, allowed: Sequence[str] | None
+    ) -> tuple[str | None, bool, str]:
+        """Read the answer: the answer or None, whether it is that and nothing else, and what is wrong with it."""
+        given = prediction.get(self.answer) if prediction is not None else None
+        if given is None:
+            return None, False, "The reply is not in the asked format."
+        text = as_text(given)
+        answer, exact = read_choice(text, allowed) if allowed else (text.strip() or None, True)
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        wanted = f"expected one of {', '.join(allowed)}" if allowed else "expected an answer"
+        return answer, exact, f"The reply gives {shown!r}; {wanted}."
+
     def _confidence(
         self,
         example: dspy.Example,
         prediction: dspy.Prediction,
         answer: str,
-        allowed: tuple[str, ...] | None,
+        allowed: Sequence[str] | None,
         logprobs: Any,
     ) -> float | None:
         if self.confidence is None:
@@ -178,8 +198,9 @@ class ObjectiveEvaluator:
         if callable(self.confidence):
             value = self.confidence(example, prediction)
             return None if value is None else _unit(value, "confidence")
-        logprobs = prediction_logprobs(prediction) or logprobs
-        if not logprobs:
+        # DSPy hands on an empty list of tokens when an LM was asked for logprobs and gave none.
+        logprobs = prediction_logprobs(prediction) or prediction_logprobs(dspy.Prediction(logprobs=logprobs))
+        if logprobs is None:
             raise LogprobsUnavailableError(
                 "confidence='logits' needs token log-probabilities, and the LM returned none. Use an LM that has them "
                 "(dspy.LM(..., logprobs=True, top_logprobs=10)), or ObjectiveEvaluator(confidence='verbalized') with "
@@ -190,11 +211,16 @@ class ObjectiveEvaluator:
         return sequence_probability(logprobs, field=self.answer, answer=answer)
 
     def _correct(
-        self, example: dspy.Example, prediction: dspy.Prediction, answer: str, allowed: tuple[str, ...] | None
+        self, example: dspy.Example, prediction: dspy.Prediction, answer: str, allowed: Sequence[str] | None
     ) -> float:
         if self.match is not None:
             return _unit(self.match(example, prediction), "match")
-        expected = _as_text(example[self.answer])
+        if example.get(self.answer) is None:
+            raise DataError(
+                f"The example has no {self.answer!r} (it has {sorted(example.keys())}). Put the expected answer there, "
+                "or pass `match` to score without one."
+            )
+        expected = as_text(example[self.answer])
         if allowed:
             return float(read_choice(expected, allowed)[0] == answer)
         return float(same_answer(answer, expected))
@@ -212,7 +238,7 @@ class ObjectiveEvaluator:
             return bool(self.follows(example, prediction))
         if self.confidence == "verbalized" and confidence is None:
             return False
-        return not self.strict or (exact and _nothing_else(reply, answer))
+        return not self.strict or (exact and holds_nothing_else(reply, answer))
 
     # As a DSPy metric.
 
@@ -232,9 +258,9 @@ class ObjectiveEvaluator:
             objective's weights), ``feedback`` in words, and ``objective_scores`` (``ifr``, ``accuracy``,
             ``calibration``; higher is better).
         """
-        outcome = self.outcome(example, prediction)
         if trace is not None and pred_name is None:
-            return outcome.followed and outcome.correct >= 0.5
+            return self._passes(example, prediction)
+        outcome = self.outcome(example, prediction)
         calibration = 0.0
         if outcome.confidence is not None:
             calibration = 1.0 - (outcome.confidence - outcome.correct) ** 2
@@ -245,6 +271,14 @@ class ObjectiveEvaluator:
         scores = {"ifr": float(outcome.followed), "accuracy": outcome.correct, "calibration": calibration}
         feedback = outcome.feedback or "Right, and in the asked format."
         return dspy.Prediction(score=score, feedback=feedback, objective_scores=scores)
+
+    def _passes(self, example: dspy.Example, prediction: dspy.Prediction) -> bool:
+        """Whether a prediction may serve as a demo. How sure the LM was does not matter; nor are there logprobs."""
+        without = copy.copy(self)
+        if self.confidence != "verbalized":
+            without.confidence = None
+        outcome = without.outcome(example, prediction)
+        return outcome.followed and outcome.correct >= 0.5
 
     # Sets of examples.
 
@@ -278,6 +312,8 @@ class ObjectiveEvaluator:
         """
         from tp_dspy.scoring.scorer import Scorer
 
+        if not examples:
+            raise DataError("There are no examples to evaluate on; pass at least one.")
         scorer = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
         return evaluate(scorer.outcomes(program, examples), self.weights, n_bins=self.n_bins, seed=seed)
 
@@ -296,19 +332,11 @@ class ObjectiveEvaluator:
         }
 
 
-def _choices_of_type(program: dspy.Module, field: str) -> tuple[str, ...] | None:
-    """Read the allowed answers off the type of the last predictor's answer field."""
-    types = [p.signature.output_fields[field] for _, p in program.named_predictors() if field in p.signature.fields]
-    annotation = types[-1].annotation if types else None
-    if get_origin(annotation) is Literal:
-        return tuple(str(value) for value in get_args(annotation))
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return tuple(str(member.value) for member in annotation)
-    return ("True", "False") if annotation is bool else None
-
-
-def _as_text(value: Any) -> str:
-    return str(value.value if isinstance(value, enum.Enum) else value)
+def _own_choices(choices: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return listed_choices(choices)
+    except ValueError as error:
+        raise ConfigurationError(f"choices is {error} Or pass the name of a field of the examples.") from None
 
 
 def _unit(value: Any, name: str) -> float:
@@ -321,24 +349,11 @@ def _unit(value: Any, name: str) -> float:
     return number
 
 
-def _nothing_else(reply: str | None, answer: str) -> bool:
-    """Whether a raw reply holds nothing outside the format it is in (field markers, JSON, or the answer alone)."""
-    if reply is None:
-        return True
-    text = reply.strip()
-    if "[[ ##" in text:
-        return text.startswith("[[ ##") and text.endswith("[[ ## completed ## ]]")
-    if text.startswith("{"):
-        return text.endswith("}")
-    # Several fields on lines of their own: what each holds was checked when it was read.
-    return "\n" in text or read_choice(text.split(":")[-1], [answer]) == (answer, True)
-
-
 def _feedback(expected: Any, answer: str, correct: float, followed: bool, confidence: float | None) -> str:
     parts = []
     if correct < 1.0:
         parts.append(
-            f"The answer is {answer!r}" + (f"; expected {_as_text(expected)!r}" if expected is not None else "")
+            f"The answer is {answer!r}" + (f"; expected {as_text(expected)!r}" if expected is not None else "")
         )
         if confidence is not None and confidence >= 0.8:
             parts[-1] += f", and it was given with confidence {confidence:.2f}"

@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextvars
 import copy
 import logging
+import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import AdapterParseError, LMTransportError
 
-from tp_dspy.errors import ConfigurationError, LMUnavailableError, ScoringFailedError, TransferPromptingError
-from tp_dspy.scoring.calls import CallRecord, record_calls, unavailable
+from tp_dspy.errors import (
+    ConfigurationError,
+    LMUnavailableError,
+    ProgramError,
+    ScoringFailedError,
+    TransferPromptingError,
+)
+from tp_dspy.lms.answers import as_text
+from tp_dspy.scoring.calls import CallRecord, address, record_calls, unavailable
 from tp_dspy.scoring.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -29,8 +37,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 # What decides an answer is among the first few alternatives; several providers allow no more than this.
 _TOP_LOGPROBS = 10
-# Below this many results an error rate says little.
-_MIN_RESULTS = 10
+# An outage: at least so many failures, and most of what was tried. DSPy has retried each of them by then.
+_OUTAGE_FAILURES = 10
+_OUTAGE_SHARE = 0.5
+# Nobody listens: so many connections failed, and none succeeded.
+_NO_CONNECTION = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Job(Generic[Key]):
     """One pair to be scored.
 
     Attributes:
-        key: What the caller knows the pair by.
+        key: What the caller knows the pair by; no two jobs of one `Scorer.score` share it.
         program: The program, prepared by `Scorer.prepare`.
         example: An example with inputs set.
     """
@@ -46,6 +57,28 @@ class Job(Generic[Key]):
     key: Key
     program: dspy.Module
     example: dspy.Example
+
+
+@dataclass
+class _Run:
+    """What the threads of one `Scorer.score` know of each other.
+
+    Attributes:
+        settings: DSPy settings of every call.
+        typed: The allowed answers by the type of the answer field, by the program's id.
+        lms: The LMs by name and address, for messages.
+        reached: Whether the LM has answered anything.
+        refused: Calls that found nobody to talk to.
+        stop: Why no further call is to begin.
+    """
+
+    settings: dict[str, Any]
+    typed: dict[int, tuple[str, ...] | None]
+    lms: str
+    reached: bool = False
+    refused: int = 0
+    stop: Exception | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Scorer:
@@ -91,16 +124,18 @@ class Scorer:
     def prepare(self, program: dspy.Module) -> dspy.Module:
         """Copy a program for scoring; see the class for what differs from the original."""
         prepared = program.deepcopy()
-        originals = dict(program.named_predictors())
-        for name, predictor in prepared.named_predictors():
-            predictor.lm = originals[name].lm
+        # Frozen parts (compiled by others) are not optimised, but they are called.
+        originals = dict(program.named_sub_modules(dspy.Predict))
+        for name, predictor in prepared.named_sub_modules(dspy.Predict):
+            predictor.lm = originals[name].lm  # Not its copy: one history, one engine.
             predictor.config = {**self._call_defaults(predictor), **predictor.config}
         return prepared
 
     def _call_defaults(self, predictor: Any) -> dict[str, Any]:
         lm = predictor.lm or self.lm or dspy.settings.lm
-        if lm is None:
-            raise LMUnavailableError("There is no LM to run the program: call dspy.configure(lm=...) or pass one.")
+        if lm is None or isinstance(lm, str):
+            what = "There is no LM" if lm is None else f"{lm!r} is a name, not an LM,"
+            raise LMUnavailableError(f"{what} to run the program: call dspy.configure(lm=dspy.LM(...)) or pass one.")
         defaults: dict[str, Any] = {}
         # Reasoning models take no temperature.
         if getattr(lm, "kwargs", {}).get("temperature") is None and not getattr(lm, "supports_reasoning", False):
@@ -119,94 +154,148 @@ class Scorer:
     def score(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, Outcome]]:
         """Score pairs; yields key and outcome of each as it is known.
 
-        A pair that ends in an error is tried once more after the others.
+        A pair that ends in an error is tried once more after the others; what is yielded is its last outcome, with
+        the usage of both.
 
         Raises:
-            LMUnavailableError: At the first call, when the key, the model's name or the settings are wrong.
+            ConfigurationError: If two jobs have one key.
+            LMUnavailableError: At the first call, when the key, the model's name or the settings are wrong; after a
+                few, when nobody listens.
             LogprobsUnavailableError: At the first reply without the log-probabilities that the objective needs.
-            ScoringFailedError: If more pairs than allowed end without an answer.
+            ProgramError: If the program returns something that is no prediction.
+            ScoringFailedError: If more pairs than allowed end without an answer, or at once in an outage.
         """
         jobs = list(jobs)
+        if len({job.key for job in jobs}) < len(jobs):
+            raise ConfigurationError("Two jobs have the same key; expected one key per pair.")
+        run = self._begin(jobs)
         failures: dict[Key, Outcome] = {}
-        done = 0
-        for key, outcome in self._run(jobs):
-            done += 1
+        for done, (key, outcome) in enumerate(self._outcomes(jobs, run), start=1):
             if outcome.status != "error":
                 yield key, outcome
                 continue
             failures[key] = outcome
-            if done >= _MIN_RESULTS:
-                self._check_error_rate(failures, done)
+            # Too many even if some of them would succeed later: most of the rest would be paid for in vain.
+            if len(failures) >= _OUTAGE_FAILURES and len(failures) > _OUTAGE_SHARE * done:
+                self._check_error_rate(failures, done, run)
         again = [job for job in jobs if job.key in failures]
         if again:
-            logger.warning("%d of %d calls failed (%s); trying them once more.", len(again), done, _reasons(failures))
-        for key, outcome in self._run(again):
-            usage = failures[key].usage + outcome.usage
+            logger.warning(
+                "%d of %d calls failed (%s); trying them once more.", len(again), len(jobs), _reasons(failures)
+            )
+        for key, outcome in self._outcomes(again, run):
+            outcome = replace(outcome, usage=failures[key].usage + outcome.usage)
             if outcome.status != "error":
                 del failures[key]
-            yield key, replace(outcome, usage=usage)
-        self._check_error_rate(failures, done)
+            else:
+                failures[key] = outcome
+            yield key, outcome
+        self._check_error_rate(failures, len(jobs), run)
 
-    def _check_error_rate(self, failures: Mapping[Any, Outcome], done: int) -> None:
-        if failures and len(failures) > self.max_error_rate * done:
-            raise ScoringFailedError(
-                f"{len(failures)} of {done} scorer calls got no answer, more than max_error_rate="
-                f"{self.max_error_rate:g} allows: {_reasons(failures)}. This is not held against any prompt. "
-                "Mend the cause and call again; calls that succeeded are in DSPy's cache."
-            )
+    def _begin(self, jobs: Sequence[Job[Key]]) -> _Run:
+        settings: dict[str, Any] = {"adapter": _without_fallback(dspy.settings.adapter)}
+        if self.lm is not None:
+            settings["lm"] = self.lm
+        programs = {id(job.program): job.program for job in jobs}
+        typed = {key: self.objective.typed_choices(program) for key, program in programs.items()}
+        own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
+        lms = [lm or self.lm or dspy.settings.lm for lm in own]
+        return _Run(settings, typed, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
 
-    def _run(self, jobs: Sequence[Job[Key]]) -> Iterator[tuple[Key, Outcome]]:
-        adapter = _without_fallback(dspy.settings.adapter)
-        settings = {"adapter": adapter, "trace": [], **({"lm": self.lm} if self.lm is not None else {})}
+    def _check_error_rate(self, failures: Mapping[Any, Outcome], done: int, run: _Run) -> None:
+        if not failures or len(failures) <= self.max_error_rate * done:
+            return
+        if run.refused and not run.reached:
+            raise self._unreachable(run, _reasons(failures))
+        raise ScoringFailedError(
+            f"{len(failures)} of {done} scorer calls got no answer, more than max_error_rate="
+            f"{self.max_error_rate:g} allows: {_reasons(failures)}. This is not held against any prompt. "
+            "Mend the cause and call again; calls that succeeded are in DSPy's cache."
+        )
+
+    def _unreachable(self, run: _Run, reason: object) -> LMUnavailableError:
+        return LMUnavailableError(
+            f"The LM ({run.lms}) cannot be reached: {run.refused} calls failed to connect and none succeeded "
+            f"({reason}). Check that the server runs, api_base and the network; then call again."
+        )
+
+    def _outcomes(self, jobs: Sequence[Job[Key]], run: _Run) -> Iterator[tuple[Key, Outcome]]:
         pool = ThreadPoolExecutor(max_workers=self.num_threads, thread_name_prefix="tp_dspy-scorer")
         try:
             pending: dict[Future[Outcome], Key] = {
                 # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
-                pool.submit(contextvars.copy_context().run, self._one, job, settings): job.key
+                pool.submit(contextvars.copy_context().run, self._one, job, run): job.key
                 for job in jobs
             }
             for future in as_completed(pending):
-                yield pending[future], future.result()
+                # Taken out, so that a million outcomes are not kept until the end.
+                yield pending.pop(future), future.result()
         finally:
             # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, job: Job[Any], settings: dict[str, Any]) -> Outcome:
-        with record_calls(**settings) as record:
+    def _one(self, job: Job[Any], run: _Run) -> Outcome:
+        if run.stop is not None:
+            raise run.stop
+        # One trace per pair: the default one would collect all of them.
+        with record_calls(trace=[], **run.settings) as record:
             try:
-                prediction = job.program(**job.example.inputs())
-                outcome = self._judge(job.example, prediction, record)
-            except AdapterParseError as error:
-                outcome = replace(
-                    self.objective.outcome(job.example, dspy.Prediction()),
-                    reply=_asked_reply(record) or str(error.lm_response or ""),
-                )
-            except TransferPromptingError:
-                raise
-            except Exception as error:
-                hopeless = unavailable(error)
-                if hopeless is not None:
-                    raise hopeless from error
-                outcome = Outcome("error", error=f"{type(error).__name__}: {error}")
+                prediction, error = job.program(**job.example.inputs()), None
+            except AdapterParseError as parse_error:
+                prediction, error = dspy.Prediction(), parse_error
+            except Exception as failure:
+                prediction, error = None, failure
+        try:
+            run.reached = run.reached or record.paid > 0  # A reply from the cache proves no connection.
+            if prediction is None and error is not None:
+                return Outcome("error", usage=record.usage, error=self._world_error(error, run))
+            outcome = self._judge(job, prediction, error, record, run)
+        except Exception as reason:
+            # Set before the pool hands out the next pair, so that no further call is paid for.
+            run.stop = run.stop or reason
+            raise
         return replace(outcome, usage=record.usage)
 
-    def _judge(self, example: dspy.Example, prediction: dspy.Prediction, record: CallRecord) -> Outcome:
-        # The last call is the one that answered, unless the program says otherwise through its own logprobs.
-        replies = record.replies()
-        reply, logprobs = replies[-1] if replies else (None, None)
-        return self.objective.outcome(example, prediction, reply=reply, logprobs=logprobs)
+    def _world_error(self, error: Exception, run: _Run) -> str:
+        """Name an error that is not the prompt's fault; raise one that asking again cannot mend."""
+        if isinstance(error, TransferPromptingError):
+            raise error
+        hopeless = unavailable(error)
+        if hopeless is not None:
+            raise hopeless from error
+        logger.debug("A scorer call failed.", exc_info=error)
+        if isinstance(error, LMTransportError):
+            with run.lock:
+                run.refused += 1
+            if run.refused >= _NO_CONNECTION and not run.reached:
+                raise self._unreachable(run, error) from error
+        return f"{type(error).__name__}: {error}"
 
-
-def _asked_reply(record: CallRecord) -> str | None:
-    replies = record.replies()
-    return replies[-1][0] if replies else None
+    def _judge(
+        self, job: Job[Any], prediction: Any, error: AdapterParseError | None, record: CallRecord, run: _Run
+    ) -> Outcome:
+        if not isinstance(prediction, dspy.Prediction):
+            raise ProgramError(
+                f"The program returned {type(prediction).__name__}; expected a dspy.Prediction with "
+                f"{self.objective.answer!r}. Return dspy.Prediction({self.objective.answer}=...) from its forward."
+            )
+        given = prediction.get(self.objective.answer)
+        reply = record.reply_to(self.objective.answer, None if given is None else as_text(given))
+        if error is not None:
+            # What could not be read is the last reply, whichever predictor asked.
+            text = next((text for text, _ in reversed(record.replies())), str(error.lm_response or ""))
+            return self.objective.outcome(job.example, prediction, reply=text)
+        text, logprobs = (reply.text, reply.logprobs) if reply is not None else (None, None)
+        typed = run.typed[id(job.program)]
+        return self.objective.outcome(job.example, prediction, reply=text, logprobs=logprobs, typed=typed)
 
 
 def _without_fallback(adapter: dspy.Adapter | None) -> dspy.Adapter:
     """Take the silent second call out of a ChatAdapter, on a copy; any other adapter is used as it is."""
     if adapter is None:
         return dspy.ChatAdapter(use_json_adapter_fallback=False)
-    if getattr(adapter, "use_json_adapter_fallback", False):
+    # JSONAdapter inherits the switch and never uses it.
+    if getattr(adapter, "use_json_adapter_fallback", False) and not isinstance(adapter, dspy.JSONAdapter):
         adapter = copy.copy(adapter)
         adapter.use_json_adapter_fallback = False
     return adapter

@@ -1,0 +1,355 @@
+"""The reference prompt, word for word, and the proposals that come of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import dspy
+import pytest
+from dspy.lm15 import AuthError, Message, Response, ServerError, Usage
+from scripted import PromptView, Rule, scripted_lm
+
+from tp_dspy.errors import LMUnavailableError
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
+from tp_dspy.optimization.reference import Proposal, Proposer, ReferencePrompt, TaskBrief, _cut_off
+from tp_dspy.scoring.calls import CallRecord
+from tp_dspy.scoring.outcomes import Outcome
+
+ITEMS = tuple(
+    dspy.Example(question=f"Does drug {name} help against disease {name}?", answer="yes").with_inputs("question")
+    for name in ("kappa", "lambda", "sigma", "omega", "theta", "zeta")
+)
+BRIEF = TaskBrief("drugs", "questions about\n drugs.", "medical", ("yes", "no"), ITEMS)
+PROMPT = ReferencePrompt((BRIEF,), "answer")
+OWN = Candidate({"self": "Answer."})
+
+GOLDEN = """\
+A language model is given an instruction, followed by one item, and must answer the item. You improve the instruction.
+
+The items:
+- questions about drugs. Allowed answers: yes, no.
+- legal items.
+
+Scores of instructions on other tasks, from 0 to 100, worst first:
+
+Instruction: Say it.
+Score: 0
+
+Some items with the right answer; the instruction goes where <INS> stands:
+
+<INS>
+
+Question: Does drug kappa help against disease kappa?
+Answer: yes
+
+Instructions tried so far with their scores, from 0 to 100, worst first:
+
+Instruction: Bad.
+Score: 7
+
+Instruction: Good.
+Score: 100
+
+Where the best of them failed:
+
+- Item: Does drug lambda help against disease lambda?
+  Reply: 'It depends.'; expected: yes
+
+Earlier replies could not be used: it is empty; it is an item, not an instruction.
+
+Write one new instruction, different from those above, that will score higher. It must hold for every item and mention \
+none of them. Say what to do, what each answer means, and in what form to reply.
+
+Write only the instruction, between <INS> and </INS>."""
+
+
+def scored(text: str, score: float, predictor: str = "self") -> ScoredCandidate:
+    return ScoredCandidate(Candidate({predictor: text}, "seed"), score, {})
+
+
+HISTORY = [scored("Bad.", 0.071), ScoredCandidate(OWN, 0.5, {})]
+
+
+def proposer(rule: Rule | dspy.LM, **kwargs: Any) -> Proposer:
+    lm = rule if isinstance(rule, dspy.LM) else scripted_lm(rule)
+    return Proposer(lm, kwargs.pop("prompts", {"self": PROMPT}), **kwargs)
+
+
+def numbered(prefix: str = "Answer with care, in way") -> Callable[[PromptView], str]:
+    """A rule whose every reply is another good instruction."""
+    lock, count = threading.Lock(), iter(range(10_000))
+
+    def rule(prompt: PromptView) -> str:
+        with lock:
+            return f"<INS>{prefix} number{next(count)}.</INS>"
+
+    return rule
+
+
+def reasons(proposals: list[Proposal]) -> list[str | None]:
+    return [proposal.reason for proposal in proposals]
+
+
+# The prompt.
+
+
+def test_the_prompt_word_for_word() -> None:
+    prompt = ReferencePrompt((BRIEF, TaskBrief("law", "", "legal", None, ())), "answer")
+    failure = (ITEMS[1], Outcome("unparsed", reply="It depends."))
+    built = prompt.build(
+        [("Bad.", 0.071), ("Good.", 1.04)],
+        ITEMS[:1],
+        [failure],
+        prior=[("Say it.", -0.2)],  # a spread penalty can push a score below 0
+        rejected=["it is empty", "it is empty", "it is an item, not an instruction"],
+    )
+    assert built == GOLDEN
+
+
+def test_the_mark_stands_once_in_every_exemplar_and_otherwise_only_where_it_is_asked_for() -> None:
+    for position in ("before", "start", "end", "answer"):
+        prompt = ReferencePrompt((BRIEF,), "answer", position)
+        exemplars = [prompt.exemplar(item) for item in ITEMS[:3]]
+        assert all(text.count("<INS>") == 1 and text.endswith("yes") for text in exemplars)
+        assert prompt.build([("A b.", 0.5)], ITEMS[:3]).count("<INS>") == 3 + 2
+    assert PROMPT.build([("A b.", 0.5)], ()).count("<INS>") == 1
+
+
+def test_scores_are_whole_numbers_worst_first() -> None:
+    built = PROMPT.build([(f"Way {i}.", i / 7) for i in range(8)], ())
+    shown = re.findall(r"Score: (.*)", built)
+    assert shown == ["0", "14", "29", "43", "57", "71", "86", "100"]
+
+
+def test_the_size_stays_bounded_and_the_best_stay_in() -> None:
+    long = dspy.Example(question="word " * 5000, answer="yes " * 900).with_inputs("question")
+    history = [(f"Instruction {i}: " + "detail " * 100, i / 200) for i in range(200)]
+    failures = [(long, Outcome("ok", reply="reply " * 1000))] * 3
+    built = PROMPT.build(history, [long] * 3, failures, prior=history)
+    assert len(built) < 20_000
+    assert "Instruction 199:" in built and "Instruction 150:" not in built
+    # The best is shown however long it is: it is what is to be improved.
+    assert "x" * 9000 in PROMPT.build([("Bad.", 0.1), ("x" * 9000, 0.9)], ())
+
+
+def test_what_changes_between_rounds_comes_after_what_does_not() -> None:
+    prior = [("Say it.", 0.3)]
+    first = PROMPT.build([("Bad.", 0.1)], ITEMS[:2], prior=prior)
+    second = PROMPT.build([("Bad.", 0.1), ("Good.", 0.5)], ITEMS[2:4], prior=prior)
+    shared = first[: next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)]
+    assert all(part in shared for part in ("You improve the instruction.", "Allowed answers", "Say it.\nScore: 30"))
+
+
+# Asking.
+
+
+def test_every_proposal_is_its_own_call_with_its_own_rollout_and_they_run_at_the_same_time() -> None:
+    barrier = threading.Barrier(4, timeout=5)
+    answer = numbered()
+
+    def rule(prompt: PromptView) -> str:
+        barrier.wait()
+        return answer(prompt)
+
+    lm = scripted_lm(rule)
+    asked = proposer(lm, temperature=0.7)
+    proposals = asked.propose(HISTORY, 4)
+    assert [proposal.reason for proposal in proposals] == [None] * 4
+    assert lm.scripted.calls == 4 == asked.usage.calls and lm.scripted.max_concurrency == 4
+    assert len({call.prompt.text for call in lm.scripted.log}) == 1  # one prompt: a server reads it once
+    assert {call.prompt.config.temperature for call in lm.scripted.log} == {0.7}
+    assert len({entry["kwargs"]["rollout_id"] for entry in lm.history}) == 4
+    changed = proposals[0].candidate
+    assert changed is not None and changed.origin == "proposal" and changed.instructions == {"self": proposals[0].text}
+
+
+def test_with_a_caching_lm_the_seed_repeats_a_run_and_pays_nothing() -> None:
+    lm = scripted_lm(numbered(), cache=True)
+
+    def run(seed: int) -> list[str]:
+        asked = proposer(lm, seed=seed, threads=1)
+        return [p.text for _ in range(2) for p in asked.propose(HISTORY, 3)]
+
+    first, paid = run(1), lm.scripted.calls
+    assert paid == 6 and len(set(first)) == 6
+    assert run(1) == first and lm.scripted.calls == paid
+    assert run(2) != first and lm.scripted.calls == 2 * paid
+
+
+def test_exemplars_are_drawn_afresh_each_round_and_kept_within_it() -> None:
+    lm = scripted_lm(lambda prompt: "")  # nothing usable: each round asks twice
+    asked = proposer(lm, exemplars=2)
+    for _ in range(4):
+        asked.propose(HISTORY, 1)
+    drawn = [tuple(re.findall(r"drug (\w+)", call.prompt.text)) for call in lm.scripted.log]
+    assert all(len(names) == 2 for names in drawn) and drawn[0::2] == drawn[1::2] and len(set(drawn)) > 1
+
+
+def test_predictors_take_turns_over_the_rounds_too() -> None:
+    lm = scripted_lm(numbered())
+    prompts = {name: ReferencePrompt((BRIEF,), "answer", step=f"Step {name}.") for name in ("first", "second")}
+    asked = proposer(lm, prompts=prompts)
+    best = Candidate({"first": "Own one.", "second": "Own two."})
+    history = [ScoredCandidate(best, 0.5, {})]
+    turns = [proposal.predictor for _ in range(2) for proposal in asked.propose(history, 1)]
+    assert turns == ["first", "second"]
+    third = asked.propose(history, 3)
+    assert [p.predictor for p in third] == ["first", "second", "first"]
+    assert all(p.candidate is not None and len(p.candidate.instructions) == 2 for p in third)
+    assert third[1].candidate is not None and third[1].candidate.instructions["first"] == "Own one."
+    assert "Step second." in lm.scripted.log[1].prompt.text and "Own two." in lm.scripted.log[1].prompt.text
+    assert "Own one." not in lm.scripted.log[1].prompt.text
+
+
+def test_only_the_best_twenty_are_shown_but_none_may_come_back() -> None:
+    history = [scored("Never scored.", float("nan")), *(scored(f"Old way {i}.", i / 30) for i in range(30))]
+    lm = scripted_lm(lambda prompt: "Never scored." if "could not be used" in prompt.text else "Old way 3.")
+    proposals = proposer(lm).propose(history, 1)
+    assert [proposal.text for proposal in proposals] == ["Old way 3.", "Never scored."]
+    assert all("tried already" in (proposal.reason or "") for proposal in proposals)
+    shown = re.findall(r"Instruction: (.*)\n", lm.scripted.log[0].prompt.text)
+    assert shown == [f"Old way {i}." for i in range(10, 30)]
+
+
+def test_prior_scores_are_shown_and_those_that_were_never_measured_are_not() -> None:
+    lm = scripted_lm(numbered())
+    proposer(lm).propose(HISTORY, 1, prior=[scored("Lost.", float("nan")), scored("Carried over.", 0.83)])
+    text = lm.scripted.log[0].prompt.text
+    assert "on other tasks, from 0 to 100, worst first:\n\nInstruction: Carried over.\nScore: 83" in text
+    assert "Lost." not in text
+
+
+# What comes back.
+
+
+def test_a_text_that_came_twice_in_a_round_or_in_an_earlier_one_is_taken_once() -> None:
+    asked = proposer(lambda prompt: "<INS>Answer with care.</INS>")
+    first = asked.propose(HISTORY, 3)
+    assert [proposal.candidate is not None for proposal in first].count(True) == 1
+    # Not in the history, as after a race that dropped it; it is known all the same.
+    assert all("tried already" in (p.reason or "") for p in asked.propose(HISTORY, 2))
+
+
+def test_when_nothing_survives_it_asks_once_more_and_says_why() -> None:
+    lm = scripted_lm(lambda prompt: "Answer with care." if "could not be used" in prompt.text else "Question: why?")
+    proposals = proposer(lm).propose(HISTORY, 2)
+    assert lm.scripted.calls == 4
+    assert "Earlier replies could not be used: it is an item, not an instruction." in lm.scripted.log[-1].prompt.text
+    assert [p.candidate is not None for p in proposals] in ([False, False, True, False], [False, False, False, True])
+    mute = scripted_lm(lambda prompt: "")
+    assert reasons(proposer(mute).propose(HISTORY, 2)) == ["it is empty"] * 4 and mute.scripted.calls == 4
+
+
+def test_a_failed_call_loses_its_own_proposal_only(caplog: pytest.LogCaptureFixture) -> None:
+    answer = numbered()
+    turns = iter(range(100))
+    lm = scripted_lm(lambda prompt: ServerError("overload") if next(turns) == 1 else answer(prompt))
+    with caplog.at_level(logging.WARNING, "tp_dspy"):
+        proposals = proposer(lm, threads=1).propose(HISTORY, 3)
+    assert [p.candidate is not None for p in proposals] == [True, False, True]
+    assert "the call failed (LMServerError" in (proposals[1].reason or "") and "overload" in caplog.text
+    # When all fail there is no point in telling the LM.
+    down = scripted_lm(lambda prompt: ServerError("down"))
+    assert len(proposer(down).propose(HISTORY, 1)) == 2 and down.scripted.calls == 2
+    assert all("could not be used" not in call.prompt.text for call in down.scripted.log)
+
+
+def test_a_wrong_key_ends_it_at_once() -> None:
+    asked = proposer(lambda prompt: AuthError("no such key"), threads=1)
+    with pytest.raises(LMUnavailableError, match="no such key"):
+        asked.check()
+    with pytest.raises(LMUnavailableError, match="API key"):
+        asked.propose(HISTORY, 8)
+    assert asked.lm.scripted.calls <= 3  # the check, the first call, perhaps one that was under way
+
+
+def test_a_server_that_nobody_started_is_found_out_by_the_check() -> None:
+    lm = dspy.LM("openai/x", api_base="http://127.0.0.1:9/v1", api_key="none", num_retries=0, cache=False)
+    with pytest.raises(LMUnavailableError, match="api_base"):
+        proposer(lm).check()
+    busy = proposer(lambda prompt: ServerError("busy"))
+    busy.check()  # may pass by itself
+    assert busy.lm.scripted.calls == 1
+
+
+def test_half_a_surrogate_pair_does_not_get_into_a_candidate() -> None:
+    lm = scripted_lm(lambda prompt: "Answer yes or no \ud83d.")
+    proposal = proposer(lm).propose(HISTORY, 1)[0]
+    assert proposal.text == "Answer yes or no ?." and proposal.candidate is not None
+    proposal.reply.encode()
+
+
+class Cut:
+    """An engine whose replies the token limit breaks off."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def complete(self, request: Any) -> Response:
+        return Response(
+            id=None,
+            model="cut",
+            message=Message.assistant(self.text),
+            finish_reason="length",
+            usage=Usage(input_tokens=1, output_tokens=1),
+        )
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("<INS>Read the item with care. Then answer with the let", "Read the item with care."),
+        ("Read the item with care. Then answer yes or no.", "Read the item with care. Then answer yes or no."),
+        ("<INS>Answer with the letter</INS> This is better bec", "Answer with the letter"),
+        ("<INS>You are a helpful", None),
+        ("<INS>", None),
+    ],
+)
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_reply_that_the_token_limit_broke_off_keeps_its_whole_sentences(
+    reply: str, text: str | None, cache: bool
+) -> None:
+    lm = dspy.LM(f"cut/{hash(reply)}", engine=Cut(reply), cache=cache, num_retries=0)
+    for _ in range(2):  # from the cache, the second time
+        proposal = proposer(lm).propose(HISTORY, 1)[0]
+        if text is None:
+            assert proposal.candidate is None and proposal.reason in (
+                "it is unfinished: the token limit cut it off in a sentence",
+                "it is empty",
+            )
+        else:
+            assert proposal.text == text and proposal.candidate is not None
+
+
+def test_the_token_limit_is_seen_through_litellm_and_the_responses_api_too() -> None:
+    def seen(response: Any) -> bool:
+        return _cut_off(CallRecord([{"response": response}]))
+
+    assert seen(SimpleNamespace(choices=[SimpleNamespace(finish_reason="length")]))
+    assert seen({"choices": [{"finish_reason": "length"}]}) and seen(SimpleNamespace(status="incomplete"))
+    assert not seen(SimpleNamespace(choices=[SimpleNamespace(finish_reason="stop")]))
+    assert not seen(SimpleNamespace(status="completed")) and not _cut_off(CallRecord())
+
+
+def test_ctrl_c_does_not_wait_for_slow_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = scripted_lm(numbered(), latency=0.6)
+    asked = proposer(lm, threads=1)
+
+    def interrupt(self: Future[Any], timeout: float | None = None) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupt)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        asked.propose(HISTORY, 8)
+    assert time.monotonic() - began < 0.4
+    monkeypatch.undo()
+    time.sleep(0.7)
+    assert lm.scripted.calls == 1  # the other seven were never sent

@@ -1,0 +1,315 @@
+"""The objective evaluator: how one prediction is judged, and how it serves DSPy as a metric."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any, Literal
+
+import dspy
+import pytest
+from scripted import Reply, answer_logprobs, certain, scripted_lm
+
+from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError, ProgramError
+from tp_dspy.lms.adapter import InstructionAdapter
+from tp_dspy.scoring.objective import ObjectiveEvaluator
+
+LETTERS = ["A", "B", "C", "D"]
+
+
+class Tone(enum.Enum):
+    GOOD = "good news"
+    BAD = "bad news"
+
+
+class Lettered(dspy.Signature):
+    """Answer with a letter."""
+
+    question: str = dspy.InputField()
+    answer: Literal["A", "B", "C", "D"] = dspy.OutputField()
+
+
+def example(answer: Any = "B", **fields: Any) -> dspy.Example:
+    return dspy.Example(question="Which one?", answer=answer, **fields).with_inputs("question")
+
+
+def judge(given: Any, expected: Any = "B", *, reply: str | None = None, choices: Any = LETTERS, **settings: Any):
+    objective = ObjectiveEvaluator(confidence=None, choices=choices, **settings)
+    return objective.outcome(example(expected), dspy.Prediction(answer=given), reply=reply)
+
+
+@pytest.mark.parametrize("given", ["B", "(b)", "B. Heart"])
+def test_a_letter_is_right_however_it_is_wrapped(given):
+    outcome = judge(given)
+    assert (outcome.status, outcome.followed, outcome.correct, outcome.answer) == ("ok", True, 1.0, "B")
+
+
+def test_a_wrong_letter_says_what_was_expected():
+    outcome = judge("C")
+    assert (outcome.status, outcome.followed, outcome.correct) == ("ok", True, 0.0)
+    assert "'C'" in outcome.feedback and "'B'" in outcome.feedback
+
+
+@pytest.mark.parametrize("given", ["It depends", "", None, "A/B/C/D"])
+def test_what_is_no_choice_is_unparsed(given):
+    outcome = judge(given)
+    assert (outcome.status, outcome.followed, outcome.correct, outcome.confidence) == ("unparsed", False, 0.0, None)
+    assert outcome.feedback
+
+
+def test_labels_are_spelled_as_the_choices_are():
+    outcome = judge("Very Positive.", "very positive", choices=["very positive", "neutral"])
+    assert (outcome.correct, outcome.answer) == (1.0, "very positive")
+
+
+@pytest.mark.parametrize(("given", "right"), [("the heart", 1.0), ("1,000", 0.0), ("lung", 0.0)])
+def test_free_text_is_compared_without_articles_and_case(given, right):
+    assert judge(given, "Heart", choices="choices").correct == right
+
+
+@pytest.mark.parametrize(("given", "right"), [(5, 1.0), ("5.0", 1.0), ("$5", 1.0), ("-5", 0.0), ("50", 0.0)])
+def test_numbers_are_compared_as_numbers(given, right):
+    assert judge(given, 5, choices="choices").correct == right
+
+
+def test_strict_wants_the_answer_and_nothing_else():
+    assert judge("B", strict=True).followed
+    assert not judge("B. Heart", strict=True).followed
+    assert not judge("B", reply="B, surely", strict=True).followed
+    assert judge("B", reply="Answer: B", strict=True).followed
+
+
+def test_the_users_own_checks_replace_ours():
+    outcome = judge("C", follows=lambda e, p: False, match=lambda e, p: 0.25)
+    assert (outcome.followed, outcome.correct) == (False, 0.25)
+
+
+def test_match_needs_no_expected_answer():
+    objective = ObjectiveEvaluator(confidence=None, match=lambda e, p: p.answer == "42")
+    unlabelled = dspy.Example(question="?").with_inputs("question")
+    objective.check(dspy.Predict("question -> answer"), [unlabelled])
+    assert objective.outcome(unlabelled, dspy.Prediction(answer="42")).correct == 1.0
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, math.nan, "good", None])
+def test_match_must_return_a_share(value):
+    with pytest.raises(DataError, match="`match` returned"):
+        judge("B", match=lambda e, p: value)
+
+
+def test_a_metric_without_an_expected_answer_says_so():
+    with pytest.raises(DataError, match="no 'answer'"):
+        ObjectiveEvaluator(confidence=None)(dspy.Example(question="?"), dspy.Prediction(answer="B"))
+
+
+# Answers of a closed type, through DSPy's adapters.
+
+REPLIES = {
+    InstructionAdapter: ("", ""),
+    dspy.ChatAdapter: ("[[ ## answer ## ]]\n", "\n\n[[ ## completed ## ]]"),
+    dspy.JSONAdapter: ('{"answer": "', '"}'),
+}
+
+
+@pytest.mark.parametrize("adapter", REPLIES)
+def test_typed_answers_get_their_confidence_from_the_logits(adapter):
+    """The type of the field is read off the prediction: no check() is needed, and none is remembered."""
+    before, after = REPLIES[adapter]
+    tokens = [*certain(before), *answer_logprobs("B", {"B": 0.6, "A": 0.2, "x": 0.2}), *certain(after)]
+    lm = scripted_lm(lambda prompt: Reply.of(*(t for t in tokens if t[0])), logprobs=True, top_logprobs=5)
+    with dspy.context(lm=lm, adapter=adapter()):
+        prediction = dspy.Predict(Lettered)(question="Which one?")
+    outcome = ObjectiveEvaluator().outcome(example(), prediction)
+    assert (outcome.answer, outcome.correct, outcome.followed) == ("B", 1.0, True)
+    assert outcome.confidence == pytest.approx(0.75)  # 0.6 of the 0.8 that fall on allowed answers
+
+
+def test_one_objective_serves_two_programs():
+    objective = ObjectiveEvaluator(confidence=None)
+    objective.check(dspy.Predict(Lettered), [example("B")])
+    free = dspy.Predict("question -> answer")
+    objective.check(free, [example("Heart")])
+    assert objective.outcome(example("Heart"), dspy.Prediction(answer="the heart")).correct == 1.0
+    assert objective.typed_choices(dspy.Predict(Lettered)) == tuple(LETTERS)
+    assert objective.typed_choices(free) is None
+
+
+def test_enum_answers_go_by_their_values():
+    signature = dspy.Signature({"question": (str, dspy.InputField()), "answer": (Tone, dspy.OutputField())})
+    objective = ObjectiveEvaluator(confidence=None)
+    objective.check(dspy.Predict(signature), [example(Tone.GOOD), example("bad news")])
+    outcome = objective.outcome(
+        example("good news"), dspy.Prediction(answer=Tone.GOOD), typed=("good news", "bad news")
+    )
+    assert (outcome.answer, outcome.correct) == ("good news", 1.0)
+
+
+# Confidence.
+
+
+def with_logprobs(*tokens) -> dspy.Prediction:
+    content = [
+        {"token": t, "logprob": p, "bytes": None, "top_logprobs": [{"token": k, "logprob": v} for k, v in top.items()]}
+        for t, p, top in tokens
+    ]
+    return dspy.Prediction(answer="".join(t for t, _, _ in tokens), logprobs={"content": content})
+
+
+def test_confidence_is_normalised_over_the_choices_of_each_example():
+    prediction = with_logprobs(*answer_logprobs("B", {"B": 0.5, "A": 0.3, "C": 0.2}))
+    objective = ObjectiveEvaluator()
+    assert objective.outcome(example(choices=["A", "B"]), prediction).confidence == pytest.approx(0.5 / 0.8)
+    assert objective.outcome(example(choices=["B", "C"]), prediction).confidence == pytest.approx(0.5 / 0.7)
+
+
+def test_confidence_of_free_text_is_the_mean_of_its_tokens():
+    prediction = with_logprobs(*answer_logprobs("left", {"left": 0.9}), *answer_logprobs(" lung", {" lung": 0.4}))
+    outcome = ObjectiveEvaluator().outcome(example("left lung"), prediction)
+    assert outcome.confidence == pytest.approx(math.sqrt(0.9 * 0.4))
+
+
+@pytest.mark.parametrize("logprobs", [None, {"content": []}, {"content": None}])
+def test_missing_logprobs_name_the_ways_out(logprobs):
+    with pytest.raises(LogprobsUnavailableError, match=r"logprobs=True.*'verbalized'.*confidence=None"):
+        ObjectiveEvaluator().outcome(example(), dspy.Prediction(answer="B"), logprobs=logprobs)
+
+
+@pytest.mark.parametrize(
+    ("stated", "confidence"),
+    [
+        (0.8, 0.8),
+        ("0.8", 0.8),
+        ("80%", 0.8),
+        ("80 percent", 0.8),
+        (85, None),
+        (-0.1, None),
+        ("sure", None),
+        (None, None),
+    ],
+)
+def test_verbalised_confidence_must_be_a_share_to_count_as_followed(stated, confidence):
+    objective = ObjectiveEvaluator(confidence="verbalized", choices=LETTERS)
+    outcome = objective.outcome(example(), dspy.Prediction(answer="B", confidence=stated))
+    assert (outcome.status, outcome.correct, outcome.confidence) == ("ok", 1.0, confidence)
+    assert outcome.followed is (confidence is not None)
+
+
+def test_confidence_may_come_from_the_user():
+    objective = ObjectiveEvaluator(confidence=lambda e, p: p.get("votes"), choices=LETTERS)
+    assert objective.outcome(example(), dspy.Prediction(answer="B", votes=0.7)).confidence == 0.7
+    assert objective.outcome(example(), dspy.Prediction(answer="B")).confidence is None
+    with pytest.raises(DataError, match="`confidence` returned 7"):
+        objective.outcome(example(), dspy.Prediction(answer="B", votes=7))
+
+
+# As a DSPy metric.
+
+
+def test_a_bool_while_bootstrapping_and_a_prediction_otherwise():
+    objective = ObjectiveEvaluator(confidence=None, choices=LETTERS)
+    right, wrong = dspy.Prediction(answer="B"), dspy.Prediction(answer="C")
+    assert objective(example(), right, []) is True
+    assert objective(example(), wrong, []) is False
+    assert objective(example(), dspy.Prediction(), []) is False
+    for scored in (objective(example(), right), objective(example(), right, [], "predict", [])):
+        assert isinstance(scored, dspy.Prediction)
+        assert scored.score == 1.0 and scored.feedback
+    assert objective(example(), wrong).score < 0.5
+
+
+def test_bootstrapping_needs_no_logprobs():
+    """Other optimisers run the program with its own LM, which was never asked for any."""
+    assert ObjectiveEvaluator(choices=LETTERS)(example(), dspy.Prediction(answer="B"), []) is True
+
+
+def test_objective_scores_are_all_higher_is_better():
+    objective = ObjectiveEvaluator(confidence="verbalized", choices=LETTERS)
+    scores = objective(example(), dspy.Prediction(answer="C", confidence=0.9)).objective_scores
+    assert scores == pytest.approx({"ifr": 1.0, "accuracy": 0.0, "calibration": 1 - 0.81})
+    assert objective(example(), dspy.Prediction()).objective_scores == {"ifr": 0, "accuracy": 0, "calibration": 0}
+
+
+def test_being_right_and_sure_beats_every_other_prediction():
+    objective = ObjectiveEvaluator(confidence="verbalized", choices=LETTERS)
+    others = [("B", 0.4), ("C", 0.9), ("C", 0.0), ("B", None), (None, None)]
+    scores = [objective(example(), dspy.Prediction(answer=a, confidence=c)).score for a, c in others]
+    assert objective(example(), dspy.Prediction(answer="B", confidence=1.0)).score == pytest.approx(1.0)
+    assert max(scores) < 1.0
+
+
+def test_dspy_evaluate_takes_it():
+    lm = scripted_lm(lambda prompt: "B")
+    devset = [example("B"), example("B"), example("C"), example("B")]
+    with dspy.context(lm=lm, adapter=InstructionAdapter()):
+        evaluate = dspy.Evaluate(devset=devset, metric=ObjectiveEvaluator(confidence=None), num_threads=2)
+        result = evaluate(dspy.Predict(Lettered))
+    # Followed counts 0.2; the rest goes to accuracy without confidence.
+    assert result.score == pytest.approx(100 * (0.2 + 0.8 * 0.75))
+
+
+def test_dspy_bootstrapping_takes_it():
+    lm = scripted_lm(lambda prompt: "B")
+    optimizer = dspy.BootstrapFewShot(metric=ObjectiveEvaluator(), max_bootstrapped_demos=2, max_labeled_demos=0)
+    with dspy.context(lm=lm, adapter=InstructionAdapter()):
+        compiled = optimizer.compile(dspy.Predict(Lettered), trainset=[example("B"), example("C"), example("B")])
+    assert [demo.answer for demo in compiled.demos] == ["B", "B"]
+
+
+# What is refused before a call is paid.
+
+
+def test_a_program_without_the_answer_field_is_refused():
+    with pytest.raises(ProgramError, match=r"'answer'.*\['label'\].*ObjectiveEvaluator\(answer="):
+        ObjectiveEvaluator().check(dspy.Predict("question -> label"), [example()])
+
+
+def test_a_program_without_the_confidence_field_is_refused():
+    with pytest.raises(ProgramError, match=r"'confidence'.*Add such a field"):
+        ObjectiveEvaluator(confidence="verbalized").check(dspy.Predict("question -> answer"), [example()])
+
+
+def test_a_frozen_part_may_hold_the_answer_field():
+    class Wrapper(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = dspy.ChainOfThought("question -> answer")
+            self.inner._compiled = True
+
+    ObjectiveEvaluator().check(Wrapper(), [example()])
+
+
+BAD = [
+    ([example(), example(None), example(None)], "2 of 3 examples .*number 1, .*no 'answer'"),
+    ([example(), example("E")], "1 of 2 examples .*number 1.*'answer' that is not allowed: 'E'.*'A', 'B'"),
+    ([example(choices=["B", "C"]), example("B", choices=["heart", "lung"])], "1 of 2 .*'heart', 'lung'"),
+    ([example("B. Heart")], "1 of 1 .*'B. Heart'"),
+    ([example(choices="ABCD")], "'choices' is 'ABCD'; expected a list"),
+    ([dspy.Example(question="?", answer="B")], "no inputs set.*with_inputs"),
+]
+
+
+@pytest.mark.parametrize(("examples", "says"), BAD)
+def test_examples_that_cannot_be_scored_are_refused(examples, says):
+    with pytest.raises(DataError, match=says):
+        ObjectiveEvaluator().check(dspy.Predict(Lettered), examples)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"confidence": "logit"}, "'logit'"),
+        ({"n_bins": 0}, "n_bins is 0"),
+        ({"n_bins": 2.5}, "n_bins is 2.5"),
+        ({"choices": []}, "choices is"),
+        ({"choices": None}, "choices is None"),
+        ({"weights": {"f1": 1.0}}, "f1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, says):
+    with pytest.raises(ConfigurationError, match=says):
+        ObjectiveEvaluator(**settings)
+
+
+def test_nothing_to_evaluate_on_is_an_error():
+    with pytest.raises(DataError, match="at least one"):
+        ObjectiveEvaluator().evaluate(dspy.Predict(Lettered), [])

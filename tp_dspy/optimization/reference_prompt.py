@@ -1,0 +1,158 @@
+"""The reference prompt: what the reference LM is told, and asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dspy
+
+from tp_dspy.lms.adapter import InstructionAdapter, Position
+from tp_dspy.optimization.guards import MARK
+from tp_dspy.scoring.outcomes import Outcome
+
+__all__ = ["ReferencePrompt", "TaskBrief"]
+
+# An exemplar shows the form of an item; a long passage would crowd out the history.
+_EXEMPLAR_CHARS = 600
+_REPLY_CHARS = 160
+# The history may fill about 1,500 tokens; the worst entries go first.
+_HISTORY_CHARS = 6000
+
+_SITUATION = (
+    "A language model is given an instruction, followed by one item, and must answer the item. "
+    "You improve the instruction."
+)
+_ASK = (
+    "Write one new instruction, different from those above, that will score higher. It must hold for every item and "
+    "mention none of them. Say what to do, what each answer means, and in what form to reply."
+)
+_FORM = f"Write only the instruction, between {MARK} and </INS>."
+_ITEMS = "The items:"
+_EXEMPLARS = f"Some items with the right answer; the instruction goes where {MARK} stands:"
+_PRIOR = "Scores of instructions on other tasks, from 0 to 100, worst first:"
+_HISTORY = "Instructions tried so far with their scores, from 0 to 100, worst first:"
+_FAILURES = "Where the best of them failed:"
+_REJECTED = "Earlier replies could not be used:"
+
+
+@dataclass(frozen=True)
+class TaskBrief:
+    """What the reference LM is told about a task.
+
+    Attributes:
+        name: The task's name.
+        description: What the items are, in words; may be empty.
+        domain: Such as "medical"; None when unknown.
+        answers: The allowed answers; None when any text is.
+        exemplars: Training examples to draw from.
+    """
+
+    name: str
+    description: str
+    domain: str | None
+    answers: tuple[str, ...] | None
+    exemplars: tuple[dspy.Example, ...]
+
+    def in_words(self) -> str:
+        """Describe the task in one line."""
+        text = " ".join(self.description.split()) or (f"{self.domain} items" if self.domain else "items")
+        answers = f" Allowed answers: {', '.join(self.answers)}." if self.answers else ""
+        return f"{text.rstrip('.')}.{answers}"
+
+
+@dataclass(frozen=True)
+class ReferencePrompt:
+    """Builds the text that the reference LM is sent: plain text, no field markers, which weak LMs would copy.
+
+    Attributes:
+        tasks: The tasks of the phase.
+        answer: The output field that holds the answer.
+        position: Where the instruction stands in what the scorer LM reads.
+        step: For a program of several predictors: what the predictor at hand does, in words.
+    """
+
+    tasks: Sequence[TaskBrief]
+    answer: str
+    position: Position = "start"
+    step: str = ""
+
+    def build(
+        self,
+        history: Sequence[tuple[str, float]],
+        exemplars: Sequence[dspy.Example],
+        failures: Sequence[tuple[dspy.Example, Outcome]] = (),
+        prior: Sequence[tuple[str, float]] = (),
+        rejected: Sequence[str] = (),
+    ) -> str:
+        """Write the reference prompt.
+
+        What stays the same comes first, then what changes between rounds, last what changes within one: a server
+        that keeps the prefix of earlier prompts has that much less to read.
+
+        Args:
+            history: Instructions and scores in [0, 1], worst first.
+            exemplars: Examples to show, with `<INS>` where the instruction goes.
+            failures: Examples that the best instruction got wrong or unfollowed, with what came back.
+            prior: Instructions and scores from a source phase, as evidence from other tasks.
+            rejected: Why the last replies could not be used.
+        """
+        parts = [_SITUATION, _ITEMS + "\n" + "\n".join(f"- {brief.in_words()}" for brief in self.tasks)]
+        if self.step:
+            parts.append(self.step)
+        if prior:
+            parts += [_PRIOR, _pairs(prior)]
+        if exemplars:
+            parts += [_EXEMPLARS, *(self.exemplar(example) for example in exemplars)]
+        if history:
+            parts += [_HISTORY, _pairs(history)]
+        if failures:
+            parts += [_FAILURES, "\n".join(self._failure(example, outcome) for example, outcome in failures)]
+        if rejected:
+            parts.append(f"{_REJECTED} {'; '.join(dict.fromkeys(rejected))}.")
+        parts += [_ASK, _FORM]
+        return "\n\n".join(parts)
+
+    def exemplar(self, example: dspy.Example) -> str:
+        """Show one example as the scorer LM would read it, `<INS>` in the instruction's place, with its answer."""
+        inputs = {name: _short(value, _EXEMPLAR_CHARS) for name, value in example.inputs().items()}
+        fields = {name: (str, dspy.InputField()) for name in inputs}
+        signature = dspy.Signature({**fields, self.answer: (str, dspy.OutputField())}, MARK)
+        messages = InstructionAdapter(self.position).format(signature, [], inputs)
+        text = "\n\n".join(message["content"] for message in messages)
+        return f"{text} {_short(example.get(self.answer, ''), _EXEMPLAR_CHARS)}".rstrip()
+
+    def _failure(self, example: dspy.Example, outcome: Outcome) -> str:
+        item = " ".join(str(value) for value in example.inputs().toDict().values())
+        reply = outcome.reply if outcome.reply is not None else (outcome.answer or "")
+        return (
+            f"- Item: {_short(' '.join(item.split()), 2 * _REPLY_CHARS)}\n  Reply: {_short(reply, _REPLY_CHARS)!r}; "
+            f"expected: {_short(example.get(self.answer, ''), _REPLY_CHARS)}"
+        )
+
+    def fixed_text(self) -> str:
+        """Return the prompt's own lines: an instruction that repeats one is no instruction."""
+        return "\n".join([_SITUATION, _ITEMS, _EXEMPLARS, _PRIOR, _HISTORY, _FAILURES, _REJECTED, _ASK, _FORM])
+
+    def labels(self) -> set[str]:
+        """Return the labels of the items' fields, such as "Question"."""
+        names = {name for brief in self.tasks for example in brief.exemplars[:1] for name in example.inputs()}
+        return {name.replace("_", " ").capitalize() for name in names}
+
+
+def _pairs(pairs: Sequence[tuple[str, float]]) -> str:
+    """Write pairs, worst first, as many of the best as there is room for; scores as whole numbers from 0 to 100."""
+    shown: list[str] = []
+    size = 0
+    for text, score in reversed(pairs):
+        entry = f"Instruction: {text}\nScore: {round(100 * min(max(score, 0.0), 1.0))}"
+        size += len(entry)
+        if shown and size > _HISTORY_CHARS:
+            break
+        shown.append(entry)
+    return "\n\n".join(reversed(shown))
+
+
+def _short(value: object, limit: int) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 4].rstrip() + " ..."
