@@ -268,7 +268,7 @@ def test_bad_input_is_refused_before_any_call_is_paid() -> None:
 
     refused(DataError, "trainset is empty", trainset=[])
     refused(DataError, "with_inputs", trainset=[dspy.Example(question="q", answer="A")])
-    refused(DataError, "has no 'answer'", trainset=[dspy.Example(question="q").with_inputs("question")] * 9)
+    refused(DataError, "no 'answer'", trainset=[dspy.Example(question="q").with_inputs("question")] * 9)
     refused(ConfigurationError, "source_tasks", source_tasks=[target.train])
     refused(ProgramError, "output fields", program=dspy.Predict("question -> verdict"))
     refused(ProgramError, "no predictor", program=dspy.Module())

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,8 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
-from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, match_predictors
-from tp_dspy.optimization.cycle import Cycle, Event, Listener, PhaseResult
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
+from tp_dspy.optimization.cycle import INTERRUPTED, Cycle, Event, Listener, PhaseResult
 from tp_dspy.optimization.phases import (
     PhaseInput,
     reference_prompts,
@@ -31,7 +30,7 @@ from tp_dspy.optimization.population import Seed, first_population
 from tp_dspy.optimization.racing import FullScoring, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import StopRule
-from tp_dspy.runs.artifacts import CandidateRecord, PhaseRecord, SourcePrompts, TaskRecord, TransferResult
+from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
 from tp_dspy.runs.progress import LiveProgress
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Scorer
@@ -52,7 +51,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         objective: What a prompt is worth. Also a DSPy metric.
         reference_lm: Proposes instructions; by default the LM configured in DSPy.
         scorer_lm: Runs predictors that have no LM of their own; by default the LM configured in DSPy.
-        auto: How much to do: "quick", "light", "medium" or "heavy". Sets the next four numbers where they are not given.
+        auto: How much to do: "quick", "light", "medium" or "heavy". Sets those of the next four
+            numbers that are not given.
         rounds: Rounds of proposals in each phase, at least 0.
         proposals: Proposals asked for in each round, at least 1.
         examples: Examples per task for the search, and as many again for the selection; at least 1.
@@ -167,7 +167,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         original, answering = self._read(student)
         target = target_input(trainset, valset, self.effort.examples, self.seed, self.objective.answer, description)
         sources = self._source_input(source_tasks) if source_tasks else None
-        carried = self._carry(source_prompts, original) if source_prompts is not None else []
+        carried: list[ScoredCandidate] = []
+        if source_prompts is not None:
+            carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
         self.objective.check(student, target.examples + (sources.examples if sources else []))
         warn_of_overlap(source_tasks or (), [*trainset, *(valset or ())])
 
@@ -179,12 +181,14 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             source = None
             if sources is not None and source_tasks:
                 source = self._phase("source", cycle, sources, first)
-                carried = self._carry(self._source_prompts(source, source_tasks, original), original)
+                made = self._source_prompts(source, source_tasks, original)
+                carried = made.candidates(original, self.effort.top_k)
             result = None
-            if source is None or source.stopped != "interrupted":
+            if source is None or source.stopped != INTERRUPTED:
                 population = [original, *(scored.candidate for scored in carried)] if carried else first
                 result = self._phase("target", cycle, target, population, carried)
-        return self._finish(student, original, source, result, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return self._deliver(student, TransferResult.of(source, result, original, seconds, self._settings()))
 
     def construct_source_prompts(self, student: dspy.Module, *, source_tasks: Sequence[Task]) -> SourcePrompts:
         """Run the source phase alone: construct once, transfer to many targets.
@@ -293,60 +297,17 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         logger.info("The %s phase ended (%s); best score %.3f.", name, result.stopped, result.best.score)
         return result
 
-    def _carry(self, prompts: SourcePrompts, original: Candidate) -> list[ScoredCandidate]:
-        """Translate source prompts into candidates for this program, best first."""
-        matched = match_predictors(prompts.original.instructions, original.instructions, self.mapping)
-        carried = []
-        for record in prompts.prompts[: self.effort.top_k]:
-            texts = {matched[name]: text for name, text in record.instructions.items()}
-            scored = record.scored()
-            carried.append(replace(scored, candidate=Candidate(texts, "source", record.score)))
-        return carried
-
     def _source_prompts(self, result: PhaseResult, tasks: Sequence[Task], original: Candidate) -> SourcePrompts:
-        ranked = [CandidateRecord.of(scored) for scored in result.ranked]
-        prompts = SourcePrompts(
-            prompts=ranked[: self.effort.top_k],
-            original=next(record for record in ranked if record.id == original.id),
-            tasks=[
-                TaskRecord(
-                    name=task.name,
-                    domain=task.domain,
-                    description=task.description,
-                    train=len(task.train),
-                    validation=len(task.validation),
-                )
-                for task in tasks
-            ],
-            phase=PhaseRecord.of(result),
-            settings=self._settings(),
-        )
+        prompts = SourcePrompts.of(result, original, tasks, self.effort.top_k, self._settings())
         if self.run_dir is not None:
             prompts.save(self.run_dir / "source_prompts.json")
         return prompts
 
-    def _finish(
-        self,
-        student: dspy.Module,
-        original: Candidate,
-        source: PhaseResult | None,
-        target: PhaseResult | None,
-        seconds: float,
-    ) -> dspy.Module:
-        last = target or source
-        assert last is not None  # one of the phases has run
-        compiled = last.best.candidate.apply(student)
-        compiled.detailed_results = TransferResult(
-            winner=CandidateRecord.of(last.best),
-            original=CandidateRecord.of(next(s for s in last.ranked if s.candidate == original)),
-            source=PhaseRecord.of(source) if source else None,
-            target=PhaseRecord.of(target) if target else None,
-            stopped=last.stopped,
-            seconds=seconds,
-            settings=self._settings(),
-        )
+    def _deliver(self, student: dspy.Module, result: TransferResult) -> dspy.Module:
+        compiled = result.winner.scored().candidate.apply(student)
+        compiled.detailed_results = result
         if self.run_dir is not None:
-            compiled.detailed_results.save(self.run_dir / "result.json")
+            result.save(self.run_dir / "result.json")
             compiled.save(self.run_dir / "program.json")
         return compiled
 

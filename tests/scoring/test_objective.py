@@ -279,7 +279,7 @@ def test_a_frozen_part_may_hold_the_answer_field():
 
 
 BAD = [
-    ([example(), example(None), example(None)], "2 of 3 examples .*number 1, .*no 'answer'"),
+    ([example(), example(None), example(None)], "2 of 3 examples .*number 1 .*has no 'answer'"),
     ([example(), example("E")], "1 of 2 examples .*number 1.*'answer' that is not allowed: 'E'.*'A', 'B'"),
     ([example(choices=["B", "C"]), example("B", choices=["heart", "lung"])], "1 of 2 .*'heart', 'lung'"),
     ([example("B. Heart")], "1 of 1 .*'B. Heart'"),

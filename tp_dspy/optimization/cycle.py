@@ -21,9 +21,12 @@ from tp_dspy.optimization.stopping import Progress, StopRule
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["Cycle", "Event", "Listener", "OutcomeStore", "Panel", "PhaseResult", "fingerprint"]
+__all__ = ["INTERRUPTED", "Cycle", "Event", "Listener", "OutcomeStore", "Panel", "PhaseResult", "fingerprint"]
 
 logger = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+"""Why a phase stopped that was ended by Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class Cycle:
             ranked = run.select(finalists)
         except KeyboardInterrupt:
             logger.warning("Interrupted in the %s phase; ending with the best so far.", phase)
-            run.stopped = "interrupted"
+            run.stopped = INTERRUPTED
             ranked = run.by_search_score(finalists)
         run.tell("end", stopped=run.stopped, best=ranked[0])
         return run.result(ranked)

@@ -8,132 +8,23 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import dspy
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from tp_dspy.errors import ArtifactError
-from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, match_predictors
 from tp_dspy.optimization.cycle import PhaseResult
-from tp_dspy.scoring.evaluation import Metrics
+from tp_dspy.runs.records import CandidateRecord, PhaseRecord, ProposalRecord, Record, TaskRecord
 from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.tasks.task import Task
 
 __all__ = ["CandidateRecord", "PhaseRecord", "ProposalRecord", "SourcePrompts", "TaskRecord", "TransferResult"]
-
-
-class _Record(BaseModel):
-    # NaN is a value here (AUROC of a set with one class), and plain JSON has none: it is written as "NaN".
-    model_config = ConfigDict(ser_json_inf_nan="strings", frozen=True, extra="forbid")
-
-
-class CandidateRecord(_Record):
-    """A candidate with its scores.
-
-    Attributes:
-        id: Stable id of the instructions.
-        instructions: Instruction by predictor name.
-        origin: Where it came from.
-        score: Its score in the phase, in [0, 1] without a spread penalty; NaN if it was never scored.
-        by_task: Metrics by task name.
-        round: The round it was first scored in; 0 is the first population.
-        prior: Its score in the source phase, for source prompts.
-    """
-
-    id: str
-    instructions: dict[str, str]
-    origin: Origin
-    score: float
-    by_task: dict[str, Metrics]
-    round: int
-    prior: float | None = None
-
-    @classmethod
-    def of(cls, scored: ScoredCandidate) -> CandidateRecord:
-        """Record a scored candidate."""
-        candidate = scored.candidate
-        return cls(
-            id=candidate.id,
-            instructions=dict(candidate.instructions),
-            origin=candidate.origin,
-            score=scored.score,
-            by_task=dict(scored.by_task),
-            round=scored.round,
-            prior=candidate.prior,
-        )
-
-    def scored(self) -> ScoredCandidate:
-        """Give the candidate back."""
-        return ScoredCandidate(
-            Candidate(self.instructions, self.origin, self.prior), self.score, self.by_task, self.round
-        )
-
-
-class ProposalRecord(_Record):
-    """One reply of the reference LM, and why it was rejected (None when it was not)."""
-
-    predictor: str
-    text: str
-    reply: str
-    reason: str | None
-    candidate: str | None
-
-
-class PhaseRecord(_Record):
-    """What a phase did.
-
-    Attributes:
-        ranked: The finalists, best first, with their scores on the selection panel.
-        history: Every candidate scored on the search panel, in order of arrival.
-        dropped: Ids of candidates that the race dropped.
-        proposals: Every reply of the reference LM.
-        stopped: Why the phase ended.
-        scorer_usage: What the scorer LM cost.
-        reference_usage: What the reference LM cost.
-    """
-
-    ranked: list[CandidateRecord]
-    history: list[CandidateRecord]
-    dropped: list[str]
-    proposals: list[ProposalRecord]
-    stopped: str
-    scorer_usage: Usage
-    reference_usage: Usage
-
-    @classmethod
-    def of(cls, result: PhaseResult) -> PhaseRecord:
-        """Record a phase."""
-        return cls(
-            ranked=[CandidateRecord.of(scored) for scored in result.ranked],
-            history=[CandidateRecord.of(scored) for scored in result.history],
-            dropped=[candidate.id for candidate in result.dropped],
-            proposals=[
-                ProposalRecord(
-                    predictor=p.predictor,
-                    text=p.text,
-                    reply=p.reply,
-                    reason=p.reason,
-                    candidate=p.candidate.id if p.candidate else None,
-                )
-                for p in result.proposals
-            ],
-            stopped=result.stopped,
-            scorer_usage=result.scorer_usage,
-            reference_usage=result.reference_usage,
-        )
-
-
-class TaskRecord(_Record):
-    """A task that took part, by name and size."""
-
-    name: str
-    domain: str | None
-    description: str
-    train: int
-    validation: int
 
 
 def _versions() -> dict[str, str]:
@@ -169,7 +60,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class _Artifact(_Record):
+class _Artifact(Record):
     """A record that is a file of its own."""
 
     version: Literal[1] = 1
@@ -260,6 +151,43 @@ class SourcePrompts(_Artifact):
 
     _format: ClassVar[str] = "tp_dspy.source_prompts"
 
+    @classmethod
+    def of(
+        cls, result: PhaseResult, original: Candidate, tasks: Sequence[Task], top_k: int, settings: dict[str, Any]
+    ) -> SourcePrompts:
+        """Make them from a source phase: its `top_k` best finalists."""
+        ranked = [CandidateRecord.of(scored) for scored in result.ranked]
+        return cls(
+            prompts=ranked[:top_k],
+            original=next(record for record in ranked if record.id == original.id),
+            tasks=[TaskRecord.of(task) for task in tasks],
+            phase=PhaseRecord.of(result),
+            settings=settings,
+        )
+
+    def candidates(
+        self, original: Candidate, top_k: int, mapping: Mapping[str, str] | None = None
+    ) -> list[ScoredCandidate]:
+        """Turn the best prompts into candidates for a program.
+
+        Args:
+            original: The program's own instructions.
+            top_k: How many, at most.
+            mapping: Predictor name of the program by predictor name here, where they differ.
+
+        Returns:
+            Candidates with their source scores, best first.
+
+        Raises:
+            ProgramError, ConfigurationError: If the predictors do not match; both lists are named.
+        """
+        matched = match_predictors(self.original.instructions, original.instructions, mapping)
+        carried = []
+        for record in self.prompts[:top_k]:
+            texts = {matched[name]: text for name, text in record.instructions.items()}
+            carried.append(replace(record.scored(), candidate=Candidate(texts, "source", record.score)))
+        return carried
+
 
 class TransferResult(_Artifact):
     """The outcome of a compile: both phases, every candidate, metrics and cost. No example's text but in replies.
@@ -283,6 +211,33 @@ class TransferResult(_Artifact):
     seconds: float
 
     _format: ClassVar[str] = "tp_dspy.transfer_result"
+
+    @classmethod
+    def of(
+        cls,
+        source: PhaseResult | None,
+        target: PhaseResult | None,
+        original: Candidate,
+        seconds: float,
+        settings: dict[str, Any],
+    ) -> TransferResult:
+        """Make it from the phases that ran; at least one did.
+
+        A target phase that was interrupted before it had scored anything has no winner of its own: then the source
+        phase's is the best so far.
+        """
+        last = target if target is not None and (target.history or source is None) else source
+        if last is None:
+            raise ValueError("source and target are both None; a result needs a phase.")
+        return cls(
+            winner=CandidateRecord.of(last.best),
+            original=CandidateRecord.of(next(s for s in last.ranked if s.candidate == original)),
+            source=PhaseRecord.of(source) if source else None,
+            target=PhaseRecord.of(target) if target else None,
+            stopped=(target or last).stopped,
+            seconds=seconds,
+            settings=settings,
+        )
 
     @property
     def scorer_usage(self) -> Usage:

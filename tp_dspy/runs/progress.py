@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveProgress"]
 
+# Seconds without a line after which one says how far it is.
+_SILENCE = 30.0
 _TITLES = {"source": "Source prompts", "target": "Target prompt"}
 
 
@@ -37,7 +39,7 @@ class LiveProgress:
             TextColumn("{task.fields[note]}"),
             console=self._console,
         )
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         self._bars: dict[str, TaskID] = {}
         self._best: dict[str, float] = {}
         self._plans: dict[str, int] = {}
@@ -61,19 +63,29 @@ class LiveProgress:
         bar = self._bar(event.phase)
         if event.kind == "outcome":
             self._progress.advance(bar)
+            self._say_now_and_then(event.phase, bar)
         elif event.kind == "scored":
             score = event.data["scored"].score
             self._best[event.phase] = max(score, self._best.get(event.phase, score))
         if note := self._note(event):
             self._progress.update(bar, note=note)
-            if not self._console.is_terminal:
-                seconds = time.monotonic() - self._started
-                self._console.print(f"{seconds:6.0f} s  {_TITLES.get(event.phase, event.phase)}: {note}")
+            self._say(event.phase, note)
         if event.kind == "end":
             # What was planned is a ceiling: pairs known already are not scored again.
             done = next(task.completed for task in self._progress.tasks if task.id == bar)
             self._progress.update(bar, total=done)
             self._progress.stop_task(bar)
+
+    def _say(self, phase: str, note: str) -> None:
+        """Print a line where there is no terminal to draw bars on."""
+        if not self._console.is_terminal:
+            self._said = time.monotonic()
+            self._console.print(f"{self._said - self._started:6.0f} s  {_TITLES.get(phase, phase)}: {note}")
+
+    def _say_now_and_then(self, phase: str, bar: TaskID) -> None:
+        if time.monotonic() - self._said >= _SILENCE:
+            task = next(task for task in self._progress.tasks if task.id == bar)
+            self._say(phase, f"{task.completed:.0f} of at most {task.total or 0:.0f} scorer calls")
 
     def _bar(self, phase: str) -> TaskID:
         if phase not in self._bars:

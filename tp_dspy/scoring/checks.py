@@ -80,4 +80,4 @@ def _expects_allowed(objective: ObjectiveEvaluator, example: dspy.Example, typed
 
 
 def _count(indices: Sequence[int], examples: Sequence[Any]) -> str:
-    return f"{len(indices)} of {len(examples)} examples (the first is number {indices[0]}, counting from 0) have"
+    return f"{len(indices)} of {len(examples)} examples cannot be scored: the first, number {indices[0]} (from 0), has"

@@ -1,0 +1,132 @@
+"""What saved files are made of: candidates, proposals, phases and tasks as plain values."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
+from tp_dspy.optimization.cycle import PhaseResult
+from tp_dspy.scoring.evaluation import Metrics
+from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.tasks.task import Task
+
+__all__ = ["CandidateRecord", "PhaseRecord", "ProposalRecord", "Record", "TaskRecord"]
+
+
+class Record(BaseModel):
+    """A part of a saved file: read-only, checked when it is read."""
+
+    # NaN is a value here (AUROC of a set with one class), and plain JSON has none: it is written as "NaN".
+    model_config = ConfigDict(ser_json_inf_nan="strings", frozen=True, extra="forbid")
+
+
+class CandidateRecord(Record):
+    """A candidate with its scores.
+
+    Attributes:
+        id: Stable id of the instructions.
+        instructions: Instruction by predictor name.
+        origin: Where it came from.
+        score: Its score in the phase, in [0, 1] without a spread penalty; NaN if it was never scored.
+        by_task: Metrics by task name.
+        round: The round it was first scored in; 0 is the first population.
+        prior: Its score in the source phase, for source prompts.
+    """
+
+    id: str
+    instructions: dict[str, str]
+    origin: Origin
+    score: float
+    by_task: dict[str, Metrics]
+    round: int
+    prior: float | None = None
+
+    @classmethod
+    def of(cls, scored: ScoredCandidate) -> CandidateRecord:
+        """Record a scored candidate."""
+        candidate = scored.candidate
+        return cls(
+            id=candidate.id,
+            instructions=dict(candidate.instructions),
+            origin=candidate.origin,
+            score=scored.score,
+            by_task=dict(scored.by_task),
+            round=scored.round,
+            prior=candidate.prior,
+        )
+
+    def scored(self) -> ScoredCandidate:
+        """Give the candidate back."""
+        return ScoredCandidate(
+            Candidate(self.instructions, self.origin, self.prior), self.score, self.by_task, self.round
+        )
+
+
+class ProposalRecord(Record):
+    """One reply of the reference LM, and why it was rejected (None when it was not)."""
+
+    predictor: str
+    text: str
+    reply: str
+    reason: str | None
+    candidate: str | None
+
+
+class PhaseRecord(Record):
+    """What a phase did.
+
+    Attributes:
+        ranked: The finalists, best first, with their scores on the selection panel.
+        history: Every candidate scored on the search panel, in order of arrival.
+        dropped: Ids of candidates that the race dropped.
+        proposals: Every reply of the reference LM.
+        stopped: Why the phase ended.
+        scorer_usage: What the scorer LM cost.
+        reference_usage: What the reference LM cost.
+    """
+
+    ranked: list[CandidateRecord]
+    history: list[CandidateRecord]
+    dropped: list[str]
+    proposals: list[ProposalRecord]
+    stopped: str
+    scorer_usage: Usage
+    reference_usage: Usage
+
+    @classmethod
+    def of(cls, result: PhaseResult) -> PhaseRecord:
+        """Record a phase."""
+        return cls(
+            ranked=[CandidateRecord.of(scored) for scored in result.ranked],
+            history=[CandidateRecord.of(scored) for scored in result.history],
+            dropped=[candidate.id for candidate in result.dropped],
+            proposals=[
+                ProposalRecord(
+                    predictor=p.predictor,
+                    text=p.text,
+                    reply=p.reply,
+                    reason=p.reason,
+                    candidate=p.candidate.id if p.candidate else None,
+                )
+                for p in result.proposals
+            ],
+            stopped=result.stopped,
+            scorer_usage=result.scorer_usage,
+            reference_usage=result.reference_usage,
+        )
+
+
+class TaskRecord(Record):
+    """A task that took part, by name and size."""
+
+    name: str
+    domain: str | None
+    description: str
+    train: int
+    validation: int
+
+    @classmethod
+    def of(cls, task: Task) -> TaskRecord:
+        """Record a task; its test split is not touched."""
+        sizes = {"train": len(task.train), "validation": len(task.validation)}
+        return cls(name=task.name, domain=task.domain, description=task.description, **sizes)
