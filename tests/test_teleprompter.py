@@ -52,18 +52,18 @@ def good_words(instruction: str) -> set[str]:
 
 def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_at_equal_calls() -> None:
     transferred, single, found, calls = [], [], [], []
-    for seed in range(4):
+    for seed in range(3):
         world = World(seed)
-        sources = [world.task(name, train=20, validation=20) for name in ("medicine", "law")]
+        sources = [world.task(name, train=16, validation=16) for name in ("medicine", "law")]
         target = world.task("finance", train=10, validation=10)
-        both = optimiser(world, rounds=6, proposals=6, examples=20)
+        both = optimiser(world, rounds=6, proposals=6, examples=16)
         compiled = both.compile(student(), trainset=target.train, valset=target.validation, source_tasks=sources)
         record = compiled.detailed_results
         found.append(len(good_words(record.source.ranked[0].instructions["self"])))
         transferred.append(world.quality(compiled.signature.instructions))
         spent = both.scorer.lm.scripted.calls
         # The same number of scorer calls, all on the target, and as many rounds as they pay for.
-        alone = optimiser(world, rounds=200, proposals=6, examples=20, stop=[ScorerCalls(spent)])
+        alone = optimiser(world, rounds=60, proposals=6, examples=16, stop=[ScorerCalls(spent)])
         compiled = alone.compile(student(), trainset=target.train, valset=target.validation)
         single.append(world.quality(compiled.signature.instructions))
         calls.append((spent, alone.scorer.lm.scripted.calls))
