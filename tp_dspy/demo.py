@@ -14,11 +14,12 @@ import dspy
 from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError
 from tp_dspy.lms.adapter import InstructionAdapter, Position
 from tp_dspy.lms.embedded import embedded_lm
-from tp_dspy.optimization.cycle import Listener
+from tp_dspy.optimization.cycle import Event, Listener
 from tp_dspy.runs.artifacts import TransferResult
-from tp_dspy.scoring.evaluation import Comparison, Evaluation
+from tp_dspy.scoring.evaluation import Comparison, Evaluation, evaluate
 from tp_dspy.scoring.objective import ObjectiveEvaluator
-from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.scoring.outcomes import Outcome, Usage
+from tp_dspy.scoring.scorer import Job, Scorer
 from tp_dspy.tasks.task import Task, find_overlap
 from tp_dspy.teleprompter import TransferPrompting
 
@@ -217,24 +218,47 @@ class Demo:
                 "source": best_source.instructions["self"],
                 "target": result.winner.instructions["self"],
             }
-            rows = {
-                name: objective.evaluate(
-                    dspy.Predict(dspy.Signature("question -> answer", text)),
-                    target.test,
-                    lm=self.scorer_lm,
-                    seed=self.seed,
-                )
-                for name, text in instructions.items()
-            }
+            measured = self._measure(objective, list(dict.fromkeys(instructions.values())), target.test)
+        rows = {name: measured[text] for name, text in instructions.items()}
         return DemoReport(
             **rows,
             difference=objective.compare(rows["original"], rows["target"], seed=self.seed),
             result=result,
             instructions=instructions,
-            test_usage=sum((row.usage for row in rows.values()), Usage()),
+            test_usage=sum((row.usage for row in measured.values()), Usage()),
             seconds=time.monotonic() - started,
             saved={name: self.out / f"{name}.json" for name in ("program", "source_prompts", "result")},
         )
+
+    def _measure(
+        self, objective: ObjectiveEvaluator, texts: Sequence[str], examples: Sequence[dspy.Example]
+    ) -> dict[str, Evaluation]:
+        """Measure instructions on examples, all in one pool."""
+        scorer = Scorer(objective, lm=self.scorer_lm)
+        programs = [scorer.prepare(dspy.Predict(dspy.Signature("question -> answer", text))) for text in texts]
+        jobs = [
+            Job((text, index), program, example)
+            for text, program in zip(texts, programs, strict=True)
+            for index, example in enumerate(examples)
+        ]
+        self._tell("phase", candidates=len(texts), total=len(jobs))
+        outcomes: dict[tuple[str, int], Outcome] = {}
+        for key, outcome in scorer.score(jobs):
+            outcomes[key] = outcome
+            self._tell("outcome", outcome=outcome)
+        return {
+            text: evaluate(
+                [outcomes[text, index] for index in range(len(examples))],
+                objective.weights,
+                n_bins=objective.n_bins,
+                seed=self.seed,
+            )
+            for text in texts
+        }
+
+    def _tell(self, kind: str, **data: Any) -> None:
+        for listener in self.listeners:
+            listener(Event(kind, "test", data))
 
 
 def _row(row: Evaluation) -> dict[str, Any]:

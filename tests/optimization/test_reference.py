@@ -353,3 +353,10 @@ def test_ctrl_c_does_not_wait_for_slow_calls(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.undo()
     time.sleep(0.7)
     assert lm.scripted.calls == 1  # the other seven were never sent
+
+
+def test_a_source_prompt_that_was_tried_here_stands_in_the_history_once_with_both_scores() -> None:
+    built = PROMPT.build([("Bad.", 0.1), ("Carried.", 0.59)], [], prior=[("Lost.", 0.3), ("Carried.", 0.44)])
+    assert built.count("Carried.") == 1
+    assert "Instruction: Carried.\nScore: 59 (on other tasks: 44)" in built
+    assert "on other tasks, from 0 to 100, worst first:\n\nInstruction: Lost.\nScore: 30\n" in built

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dspy
@@ -94,18 +94,21 @@ class ReferencePrompt:
             history: Instructions and scores in [0, 1], worst first.
             exemplars: Examples to show, with `<INS>` where the instruction goes.
             failures: Examples that the best instruction got wrong or unfollowed, with what came back.
-            prior: Instructions and scores from a source phase, as evidence from other tasks.
+            prior: Instructions and scores from a source phase, as evidence from other tasks; beside their scores here
+                where they were tried here.
             rejected: Why the last replies could not be used.
         """
         parts = [_SITUATION, _ITEMS + "\n" + "\n".join(f"- {brief.in_words()}" for brief in self.tasks)]
         if self.step:
             parts.append(self.step)
-        if prior:
-            parts += [_PRIOR, _pairs(prior)]
+        tried = {text for text, _ in history}
+        # A text that stands here twice is copied rather than improved: what was tried carries its prior along.
+        if elsewhere := [pair for pair in prior if pair[0] not in tried]:
+            parts += [_PRIOR, _pairs(elsewhere)]
         if exemplars:
             parts += [_EXEMPLARS, *(self.exemplar(example) for example in exemplars)]
         if history:
-            parts += [_HISTORY, _pairs(history)]
+            parts += [_HISTORY, _pairs(history, dict(prior))]
         if failures:
             parts += [_FAILURES, "\n".join(self._failure(example, outcome) for example, outcome in failures)]
         if rejected:
@@ -140,17 +143,24 @@ class ReferencePrompt:
         return {name.replace("_", " ").capitalize() for name in names}
 
 
-def _pairs(pairs: Sequence[tuple[str, float]]) -> str:
-    """Write pairs, worst first, as many of the best as there is room for; scores as whole numbers from 0 to 100."""
+def _pairs(pairs: Sequence[tuple[str, float]], prior: Mapping[str, float] | None = None) -> str:
+    """Write pairs, worst first, as many of the best as there is room for; with what is known from other tasks."""
     shown: list[str] = []
     size = 0
     for text, score in reversed(pairs):
-        entry = f"Instruction: {text}\nScore: {round(100 * min(max(score, 0.0), 1.0))}"
+        entry = f"Instruction: {text}\nScore: {_whole(score)}"
+        if prior and text in prior:
+            entry += f" (on other tasks: {_whole(prior[text])})"
         size += len(entry)
         if shown and size > _HISTORY_CHARS:
             break
         shown.append(entry)
     return "\n\n".join(reversed(shown))
+
+
+def _whole(score: float) -> int:
+    """Show a score as OPRO does, as a whole number from 0 to 100."""
+    return round(100 * min(max(score, 0.0), 1.0))
 
 
 def _short(value: object, limit: int) -> str:

@@ -16,7 +16,7 @@ __all__ = ["LiveProgress"]
 
 # Seconds without a line after which one says how far it is.
 _SILENCE = 30.0
-_TITLES = {"source": "Source prompts", "target": "Target prompt"}
+_TITLES = {"source": "Source prompts", "target": "Target prompt", "test": "Held-out test"}
 
 
 class LiveProgress:
@@ -60,7 +60,7 @@ class LiveProgress:
         if event.kind == "plan":
             self._plans = {plan.phase: plan.scorer_calls for plan in event.data["plans"]}
             return
-        bar = self._bar(event.phase)
+        bar = self._bar(event.phase, event.data.get("total"))
         if event.kind == "outcome":
             self._progress.advance(bar)
             self._say_now_and_then(event.phase, bar)
@@ -87,16 +87,16 @@ class LiveProgress:
             task = next(task for task in self._progress.tasks if task.id == bar)
             self._say(phase, f"{task.completed:.0f} of at most {task.total or 0:.0f} scorer calls")
 
-    def _bar(self, phase: str) -> TaskID:
+    def _bar(self, phase: str, total: int | None = None) -> TaskID:
         if phase not in self._bars:
             title = _TITLES.get(phase, phase)
-            self._bars[phase] = self._progress.add_task(title, total=self._plans.get(phase), note="")
+            self._bars[phase] = self._progress.add_task(title, total=self._plans.get(phase, total), note="")
         return self._bars[phase]
 
     def _note(self, event: Event) -> str:
         data, best = event.data, self._best.get(event.phase)
         if event.kind == "phase":
-            return f"{data['candidates']} candidates to begin with"
+            return f"{data['candidates']} prompts to score"
         if event.kind == "proposals":
             return f"best {best:.3f}; round {data['round']}: {data['usable']} of {data['asked']} proposals usable"
         if event.kind == "selection":
