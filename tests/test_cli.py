@@ -57,7 +57,7 @@ def test_the_demo_prints_the_table_and_writes_all_it_found(scripted: dict[str, d
         "program.load",
     ):
         assert words in output
-    assert "135 million parameters" in output, "the default LM's limits are told"
+    assert "135M parameters" in output, "the default LM's limits are told"
     table = json.loads((tmp_path / "table.json").read_text())
     for row in ("original", "source", "target"):
         assert table[row].keys() >= METRICS

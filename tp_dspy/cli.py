@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 SMALL_LM_NOTE = (
-    "The LM of this demo has 135 million parameters and is at chance on what it is asked, whatever the instruction. "
-    "What an instruction can really move here is whether it answers in the form asked for (IFR); accuracy follows "
-    "because an answer in another form counts as wrong."
+    "This LM (135M parameters) guesses whatever the instruction says: only the form of its replies (IFR) really moves, "
+    "and accuracy with it, as a reply that cannot be read counts as wrong."
 )
 _HEADINGS = {
     "ifr": "IFR",
@@ -84,7 +83,7 @@ def demo(
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]:", end=" ")
         Console(stderr=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(2) from None
-    _print(report, console, small=(scorer_lm or gguf) in (None, "embedded"))
+    _print(report, console, scorer=scorer_lm or gguf or "embedded", position=position)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
@@ -123,7 +122,7 @@ def _run(runner: Demo, console: object) -> DemoReport:
         return runner.run(tasks, target)
 
 
-def _print(report: DemoReport, console: object, *, small: bool) -> None:
+def _print(report: DemoReport, console: object, *, scorer: str, position: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -144,24 +143,26 @@ def _print(report: DemoReport, console: object, *, small: bool) -> None:
         f"Target prompt against original, paired: score {d.score:+.3f} [{d.low:+.3f}, {d.high:+.3f}], "
         f"p = {d.p_value:.3f} (two-sided bootstrap, {d.n} questions)."
     )
-    if small:
+    if scorer == "embedded":
         console.print(SMALL_LM_NOTE, style="italic")
     console.print("Instruction found:", style="bold")
     console.print(report.instructions["target"], markup=False, highlight=False)
     console.print(f"It came from {report.lineage()}.")
-    scorer, reference = report.result.scorer_usage, report.result.reference_usage
-    total = scorer + reference + report.test_usage
+    scored, asked = report.result.scorer_usage, report.result.reference_usage
+    total = scored + asked + report.test_usage
     console.print(
-        f"{scorer.calls} scorer calls, {reference.calls} reference calls, {report.test_usage.calls} for the test, "
+        f"{scored.calls} scorer calls, {asked.calls} reference calls, {report.test_usage.calls} for the test, "
         f"{total.cached} more from DSPy's cache; {total.prompt_tokens + total.completion_tokens:,} tokens; "
         f"{report.seconds:.0f} s."
     )
     saved = report.saved
     console.print(f"Saved: {', '.join(map(str, saved.values()))}. To use it:")
+    local = f'"{scorer}"' if scorer.endswith(".gguf") else ""
+    lm = f"tp_dspy.embedded_lm({local})" if local or scorer == "embedded" else f'dspy.LM("{scorer}")'
     console.print(
+        f'  dspy.configure(lm={lm}, adapter=tp_dspy.InstructionAdapter("{position}"))\n'
         f'  program = dspy.Predict("question -> answer")\n'
-        f'  program.load("{saved["program"]}")\n'
-        f"  dspy.configure(lm=tp_dspy.embedded_lm(), adapter=tp_dspy.InstructionAdapter())",
+        f'  program.load("{saved["program"]}")',
         markup=False,
         highlight=False,
     )
