@@ -116,6 +116,12 @@ class Metrics:
         """Return all of it by name."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        numbers = (
+            (name, f"{value:.3f}" if isinstance(value, float) else value) for name, value in asdict(self).items()
+        )
+        return " ".join(f"{name}={value}" for name, value in numbers)
+
 
 def measure(outcomes: Iterable[Outcome], weights: Weights, *, n_bins: int = 10) -> Metrics:
     """Measure a set of outcomes; ``error`` outcomes are counted and left out."""
