@@ -344,3 +344,26 @@ def test_settings_are_given_as_a_copy() -> None:
     teleprompter = optimiser(World(0))
     teleprompter.get_params().clear()
     assert teleprompter.get_params()["seed"] == 0
+
+
+def test_the_target_phase_names_answers_that_the_sources_do_not_have() -> None:
+    world = World(11)
+    sources = [world.task("medicine", train=10, validation=10)]
+    labels = [
+        dspy.Example(question=f"Label case {i}?", answer="low", choices=["low", "high"]).with_inputs("question")
+        for i in range(8)
+    ]
+    world.truth.update({example.question: "A" for example in labels})
+
+    def origins(**settings: object) -> list[str]:
+        compiled = optimiser(world, rounds=0, **settings).compile(student(), trainset=labels, source_tasks=sources)
+        history = compiled.detailed_results.target.history
+        assert all("low or high" in entry.instructions["self"] for entry in history if entry.origin == "general")
+        return [entry.origin for entry in history]
+
+    assert origins(seed_instructions=None).count("general") == 2
+    assert "general" not in origins(seed_instructions=[])
+    same = optimiser(world, rounds=0, seed_instructions=None)
+    target = world.task("finance", train=8)
+    compiled = same.compile(student(), trainset=target.train, source_tasks=sources)
+    assert "general" not in [entry.origin for entry in compiled.detailed_results.target.history]

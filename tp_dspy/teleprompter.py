@@ -26,7 +26,7 @@ from tp_dspy.optimization.phases import (
     warn_of_overlap,
 )
 from tp_dspy.optimization.plan import PhasePlan, effort
-from tp_dspy.optimization.population import Seed, first_population
+from tp_dspy.optimization.population import Seed, answer_naming, first_population
 from tp_dspy.optimization.racing import FullScoring, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import StopRule
@@ -175,9 +175,12 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
 
         answers = shared_answers((sources or target).briefs)
         first = first_population(original, answering, self.seed_instructions, answers)
+        # Of use after a source phase only: a single stage has them in its first population.
+        own, known = shared_answers(target.briefs), answers if sources is not None else None
+        named = answer_naming(original, answering, self.seed_instructions, own, known)
         with self._watching() as tell:
             cycle = Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, tell)
-            self._announce(tell, first, sources, target, carried)
+            self._announce(tell, first, sources, target, carried, named)
             source = None
             if sources is not None and source_tasks:
                 source = self._phase("source", cycle, sources, first)
@@ -185,7 +188,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 carried = made.candidates(original, self.effort.top_k)
             result = None
             if source is None or source.stopped != INTERRUPTED:
-                population = [original, *(scored.candidate for scored in carried)] if carried else first
+                population = [original, *(scored.candidate for scored in carried), *named] if carried else first
                 result = self._phase("target", cycle, target, population, carried)
         seconds = time.monotonic() - started
         return self._deliver(student, TransferResult.of(source, result, original, seconds, self._settings()))
@@ -209,7 +212,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
         with self._watching() as tell:
             cycle = Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, tell)
-            self._announce(tell, first, sources, None, [])
+            self._announce(tell, first, sources, None, [], [])
             result = self._phase("source", cycle, sources, first)
         return self._source_prompts(result, source_tasks, original)
 
@@ -253,12 +256,13 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         sources: PhaseInput | None,
         target: PhaseInput | None,
         carried: Sequence[ScoredCandidate],
+        named: Sequence[Candidate],
     ) -> None:
         plans = []
         if sources is not None:
             plans.append(PhasePlan.of("source", len(first), sources.search, sources.selection, self.effort))
         if target is not None:
-            population = 1 + (self.effort.top_k if sources is not None else len(carried))
+            population = 1 + len(named) + (self.effort.top_k if sources is not None else len(carried))
             if sources is None and not carried:
                 logger.info("Neither source tasks nor source prompts: a single stage, on the target alone.")
                 population = len(first)
