@@ -126,7 +126,7 @@ def test_both_phases_run_on_the_embedded_lm() -> None:
         reference_lm=demo.resolve_lm("embedded", "reference"),
         rounds=1,
         proposals=1,
-        examples=4,
+        examples=2,
         top_k=1,
         verbose=False,
     )

@@ -165,6 +165,7 @@ def _print(report: DemoReport, console: object, *, scorer: str, position: str) -
         f'  program.load("{saved["program"]}")',
         markup=False,
         highlight=False,
+        soft_wrap=True,  # to be copied
     )
 
 

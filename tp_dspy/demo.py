@@ -32,7 +32,7 @@ ORIGINAL_INSTRUCTION = "Answer the question."
 # Enough for a letter or a label, or the start of whatever comes instead; every further token is time.
 _ANSWER_TOKENS = 4
 # The small LM seldom ends by itself.
-_INSTRUCTION_TOKENS = {"embedded": 80}
+_INSTRUCTION_TOKENS = {"embedded": 64}
 _MOST_INSTRUCTION_TOKENS = 256
 METRICS = ("ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative", "score")
 

@@ -149,7 +149,7 @@ def random_set(rng):
 def test_binary_metrics_equal_scikit_learn_and_the_loops(seed):
     rng = np.random.default_rng(seed)
     single_class = 0
-    for _ in range(500):
+    for _ in range(200):
         correct, confidence = random_set(rng)
         n_bins = int(rng.choice([1, 3, 10, 15]))
         assert m.expected_calibration_error(correct, confidence, n_bins=n_bins) == pytest.approx(

@@ -29,8 +29,8 @@ class Effort:
 
 
 PRESETS = {
-    # A first look: about a minute and a half on a small local LM.
-    "quick": Effort(rounds=2, proposals=3, examples=12, top_k=2),
+    # A first look: less than two minutes on a small local LM.
+    "quick": Effort(rounds=2, proposals=3, examples=10, top_k=2),
     "light": Effort(rounds=2, proposals=4, examples=20, top_k=3),
     "medium": Effort(rounds=4, proposals=8, examples=50, top_k=4),
     # Eight proposals a round are OPRO's published setting.
