@@ -46,7 +46,9 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 def test_the_demo_prints_the_table_and_writes_all_it_found(scripted: dict[str, dspy.LM], tmp_path: Path) -> None:
-    output = run("--out", str(tmp_path / "run"), "--json", str(tmp_path / "table.json"), "--examples", "6")
+    output = run(
+        "--out", str(tmp_path / "run"), "--json", str(tmp_path / "table.json"), "--examples", "6", "--test-limit", "30"
+    )
     for words in (
         "original",
         "best source",
@@ -59,6 +61,7 @@ def test_the_demo_prints_the_table_and_writes_all_it_found(scripted: dict[str, d
         assert words in output
     assert "135M parameters" in output, "the default LM's limits are told"
     table = json.loads((tmp_path / "table.json").read_text())
+    assert table["original"]["n"] == 30
     for row in ("original", "source", "target"):
         assert table[row].keys() >= METRICS
     assert table["original"]["ifr"] == 0.0

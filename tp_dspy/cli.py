@@ -127,6 +127,8 @@ def _print(report: DemoReport, console: object, *, scorer: str, position: str) -
     from rich.console import Console
     from rich.table import Table
 
+    from tp_dspy.optimization.cycle import INTERRUPTED
+
     assert isinstance(console, Console)
     title = f"On {report.original.metrics.n} held-out test questions (95 % intervals below)"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -145,6 +147,8 @@ def _print(report: DemoReport, console: object, *, scorer: str, position: str) -
     )
     if scorer == "embedded":
         console.print(SMALL_LM_NOTE, style="italic")
+    if report.result.stopped == INTERRUPTED:
+        console.print("Interrupted: what follows is the best so far.", style="yellow")
     console.print("Instruction found:", style="bold")
     console.print(report.instructions["target"], markup=False, highlight=False)
     console.print(f"It came from {report.lineage()}.")

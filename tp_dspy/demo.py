@@ -20,7 +20,7 @@ from tp_dspy.scoring.evaluation import Comparison, Evaluation, evaluate
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Job, Scorer
-from tp_dspy.tasks.task import Task, find_overlap
+from tp_dspy.tasks.task import Task, find_overlap, stratified_order
 from tp_dspy.teleprompter import TransferPrompting
 
 __all__ = ["DEFAULT_SOURCES", "DEFAULT_TARGET", "Demo", "DemoReport", "load_task", "resolve_lm"]
@@ -218,7 +218,8 @@ class Demo:
                 "source": best_source.instructions["self"],
                 "target": result.winner.instructions["self"],
             }
-            measured = self._measure(objective, list(dict.fromkeys(instructions.values())), target.test)
+            test = stratified_order(target.test, seed=self.seed)[: self.test_limit]
+            measured = self._measure(objective, list(dict.fromkeys(instructions.values())), test)
         rows = {name: measured[text] for name, text in instructions.items()}
         return DemoReport(
             **rows,
