@@ -123,21 +123,23 @@ def test_both_phases_run_on_the_embedded_lm() -> None:
     source, target = tasks
     dspy.configure(adapter=tp_dspy.InstructionAdapter())
     objective = tp_dspy.ObjectiveEvaluator()
-    teleprompter = tp_dspy.TransferPrompting(
-        objective,
-        scorer_lm=demo.resolve_lm("embedded", "scorer"),
-        reference_lm=demo.resolve_lm("embedded", "reference"),
-        rounds=1,
-        proposals=1,
-        examples=2,
-        top_k=1,
-        verbose=False,
-    )
+    settings = {
+        "scorer_lm": demo.resolve_lm("embedded", "scorer"),
+        "reference_lm": tp_dspy.embedded_lm(max_tokens=24),
+        "examples": 2,
+        "top_k": 1,
+        "verbose": False,
+    }
     program = dspy.Predict(dspy.Signature("question -> answer", demo.ORIGINAL_INSTRUCTION))
-    compiled = teleprompter.compile(program, trainset=target.train, valset=target.validation, source_tasks=[source])
+    made = tp_dspy.TransferPrompting(objective, rounds=0, **settings).construct_source_prompts(
+        program, source_tasks=[source]
+    )
+    compiled = tp_dspy.TransferPrompting(objective, rounds=1, proposals=1, **settings).compile(
+        program, trainset=target.train, valset=target.validation, source_prompts=made
+    )
     record = compiled.detailed_results
     assert record.winner.score >= record.original.score
     assert record.scorer_usage.calls > 0
     assert record.reference_usage.calls > 0
     # The one thing that instructions really move on this LM.
-    assert max(entry.by_task["starter/medical:yes_no"].ifr for entry in record.source.history) >= 0.75
+    assert max(entry.by_task["starter/medical:yes_no"].ifr for entry in made.phase.history) >= 0.75

@@ -63,7 +63,7 @@ def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_
         transferred.append(world.quality(compiled.signature.instructions))
         spent = both.scorer.lm.scripted.calls
         # The same number of scorer calls, all on the target, and as many rounds as they pay for.
-        alone = optimiser(world, rounds=60, proposals=6, examples=16, stop=[ScorerCalls(spent)])
+        alone = optimiser(world, rounds=40, proposals=6, examples=16, stop=[ScorerCalls(spent)])
         compiled = alone.compile(student(), trainset=target.train, valset=target.validation)
         single.append(world.quality(compiled.signature.instructions))
         calls.append((spent, alone.scorer.lm.scripted.calls))
