@@ -50,7 +50,7 @@ def good_words(instruction: str) -> set[str]:
 # The property of the method.
 
 
-def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_at_equal_calls() -> None:
+def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_that_may_spend_as_much() -> None:
     transferred, single, found, calls = [], [], [], []
     for seed in range(3):
         world = World(seed)
@@ -62,7 +62,8 @@ def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_
         found.append(len(good_words(record.source.ranked[0].instructions["self"])))
         transferred.append(world.quality(compiled.signature.instructions))
         spent = both.scorer.lm.scripted.calls
-        # The same number of scorer calls, all on the target, and as many rounds as they pay for.
+        # It may spend as many scorer calls, all on the target. It spends fewer: this climb changes one word at a time and
+        # stalls on what it overfitted. That a climb which spends them all does worse too is not shown here.
         alone = optimiser(world, rounds=40, proposals=6, examples=16, stop=[ScorerCalls(spent)])
         compiled = alone.compile(student(), trainset=target.train, valset=target.validation)
         single.append(world.quality(compiled.signature.instructions))
