@@ -62,8 +62,8 @@ def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_
         found.append(len(good_words(record.source.ranked[0].instructions["self"])))
         transferred.append(world.quality(compiled.signature.instructions))
         spent = both.scorer.lm.scripted.calls
-        # It may spend as many scorer calls, all on the target. It spends fewer: this climb changes one word at a time and
-        # stalls on what it overfitted. That a climb which spends them all does worse too is not shown here.
+        # It may spend as much, all on the target. It spends less: this climb changes one word at a time and stalls on
+        # what it overfitted. That a climb which spends it all does worse too is not shown here.
         alone = optimiser(world, rounds=40, proposals=6, examples=16, stop=[ScorerCalls(spent)])
         compiled = alone.compile(student(), trainset=target.train, valset=target.validation)
         single.append(world.quality(compiled.signature.instructions))
