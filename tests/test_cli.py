@@ -8,10 +8,10 @@ from pathlib import Path
 
 import dspy
 import pytest
-from scripted import PromptView, Reply, answer_logprobs, scripted_lm
 from typer.testing import CliRunner
 
 import tp_dspy
+from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, scripted_lm
 from tp_dspy import cli, demo
 from tp_dspy.errors import SplitOverlapError
 

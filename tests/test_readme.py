@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dspy
 import pytest
-from scripted import PromptView, Reply, answer_logprobs, certain, scripted_lm
 
 import tp_dspy
+from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, certain, scripted_lm
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

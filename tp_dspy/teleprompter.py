@@ -27,7 +27,7 @@ from tp_dspy.optimization.phases import (
 )
 from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, answer_naming, first_population
-from tp_dspy.optimization.racing import FullScoring, Racing
+from tp_dspy.optimization.racing import PairedBootstrap, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import StopRule
 from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
@@ -63,7 +63,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
-        racing: The rule that drops candidates while they are scored; by default nobody is dropped.
+        racing: The rule that drops candidates while they are scored: by default `PairedBootstrap`;
+            `tp_dspy.optimization.racing.FullScoring` drops nobody.
         stop: Rules that end a phase early, such as `tp_dspy.optimization.stopping.Patience`.
         mapping: Target predictor name by source predictor name, where the programs differ.
         num_threads: Concurrent calls; by default DSPy's setting.
@@ -116,7 +117,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.seed_instructions = seed_instructions
         self.spread_penalty = spread_penalty
         self.temperature = temperature
-        self.racing: Racing = racing if racing is not None else FullScoring()
+        self.racing: Racing = racing if racing is not None else PairedBootstrap()
         self.stop = tuple(stop)
         self.mapping = mapping
         self.run_dir = Path(run_dir) if run_dir is not None else None
@@ -170,6 +171,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         carried: list[ScoredCandidate] = []
         if source_prompts is not None:
             carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
+            original = source_prompts.known(original, self.mapping)
         self.objective.check(student, target.examples + (sources.examples if sources else []))
         warn_of_overlap(source_tasks or (), [*trainset, *(valset or ())])
 
@@ -186,6 +188,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 source = self._phase("source", cycle, sources, first)
                 made = self._source_prompts(source, source_tasks, original)
                 carried = made.candidates(original, self.effort.top_k)
+                original = made.known(original)
             result = None
             if source is None or source.stopped != INTERRUPTED:
                 population = [original, *(scored.candidate for scored in carried), *named] if carried else first

@@ -15,8 +15,8 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import PromptView, ScriptedEngine, scripted_lm
 
+from programs.benchmarks.scripted import PromptView, ScriptedEngine, scripted_lm
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.lms.adapter import InstructionAdapter
 

@@ -9,10 +9,11 @@ import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import scripted_lm
 
+from programs.benchmarks.scripted import scripted_lm
 from tp_dspy.errors import ConfigurationError, ProgramError
-from tp_dspy.optimization.candidates import Candidate, History, ScoredCandidate, free_predictors, match_predictors
+from tp_dspy.optimization.candidates import Candidate, free_predictors, match_predictors
+from tp_dspy.optimization.evidence import Belief
 
 
 class Triage(dspy.Signature):
@@ -39,14 +40,10 @@ class TwoSteps(dspy.Module):
         return self.triage(note=note)
 
 
-def scored(text: str, score: float, origin: Any = "seed") -> ScoredCandidate:
-    return ScoredCandidate(Candidate({"self": text}, origin), score, {})
-
-
 @given(st.dictionaries(st.text(min_size=1), st.text(), min_size=1))
 def test_the_id_is_the_content_whatever_the_order_and_the_origin(instructions: dict[str, str]) -> None:
     turned = dict(reversed(list(instructions.items())))
-    first, second = Candidate(instructions), Candidate(turned, "proposal", prior=0.5)
+    first, second = Candidate(instructions), Candidate(turned, "proposal", Belief(0.5, 0.1), "parent")
     assert first.id == second.id and first == second and hash(first) == hash(second)
     assert Candidate({**instructions, "one more": ""}).id != first.id
 
@@ -143,17 +140,3 @@ def test_a_mapping_of_strangers_or_of_two_to_one_is_refused() -> None:
         match_predictors(["a"], ["b"], {"y": "b", "a": "z"})
     with pytest.raises(ConfigurationError, match="more than one instruction"):
         match_predictors(["a", "b"], ["c"], {"a": "c", "b": "c"})
-
-
-def test_history_ranks_best_first_and_the_first_of_equals_wins() -> None:
-    history = History()
-    assert history.best is None and history.ranked() == []
-    for entry in [scored("own", 0.5, "original"), scored("nothing", float("nan")), scored("b", 0.5), scored("c", 0.7)]:
-        history.add(entry)
-    texts = [entry.candidate.instructions["self"] for entry in history.ranked()]
-    assert texts == ["c", "own", "b", "nothing"]  # NaN compares with nothing: it must not shuffle the rest
-    assert [entry.candidate.instructions["self"] for entry in history.worst_first(2)] == ["own", "c"]
-    assert len(history.worst_first(None)) == 4
-    history.add(scored("own", 0.9))
-    assert len(history) == 4 and history.best is not None and history.best.score == 0.9
-    assert Candidate({"self": "b"}) in history and "b" not in history

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
+import dspy
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tp_dspy import ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError
-from tp_dspy.optimization.candidates import Candidate
-from tp_dspy.optimization.racing import FullScoring, Standing, step_ends
+from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.phase_score import PhaseScore
+from tp_dspy.optimization.racing import FullScoring, PairedBootstrap, race, step_ends
 from tp_dspy.optimization.stopping import Patience, Progress, ScorerCalls, TargetScore
 from tp_dspy.scoring.outcomes import Outcome
 
+WORTH = PhaseScore(ObjectiveEvaluator())
 PROGRESS = Progress(round=3, best=0.6, rounds_without_gain=1, scorer_calls=90, next_calls=10)
 
 
 def test_full_scoring_keeps_everyone_in_one_step() -> None:
     standings = [Standing(Candidate({"self": text}), {"t": [Outcome("ok")]}) for text in "abc"]
-    assert list(FullScoring().survivors(standings, 1.0)) == [standing.candidate for standing in standings]
+    assert list(FullScoring().survivors(standings, 1.0, WORTH)) == [standing.candidate for standing in standings]
     assert step_ends({"t": 7, "u": 3}, FullScoring().checkpoints) == [{"t": 7, "u": 3}]
 
 
@@ -65,3 +71,81 @@ def test_the_budget_may_be_spent_to_the_last_call() -> None:
     assert ScorerCalls(99)(PROGRESS) == "the next round would pass 99 scorer calls"
     with pytest.raises(ConfigurationError, match="ScorerCalls is 0"):
         ScorerCalls(0)
+
+
+# Racing by a paired bootstrap.
+
+ACCURACY = PhaseScore(ObjectiveEvaluator(confidence=None, weights={"accuracy": 1.0}))
+
+
+def runner(name: str, right: Sequence[float]) -> Standing:
+    return Standing(Candidate({"self": name}), {"t": [Outcome("ok", True, float(hit)) for hit in right]})
+
+
+def names(candidates: Sequence[Candidate]) -> list[str]:
+    return [candidate.instructions["self"] for candidate in candidates]
+
+
+def test_the_clearly_worse_go_and_ties_and_the_close_stay() -> None:
+    good = [1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1]
+    field = [runner("best", good), runner("twin", good), runner("close", [*good[:-1], 0]), runner("bad", [0] * 12)]
+    assert names(PairedBootstrap().survivors(field, 0.5, ACCURACY)) == ["best", "twin", "close"]
+    assert names(PairedBootstrap(keep=4).survivors(field, 0.5, ACCURACY)) == names([s.candidate for s in field])
+    # Against the third best, the same one is as bad.
+    assert names(PairedBootstrap(keep=3).survivors(field, 0.5, ACCURACY)) == ["best", "twin", "close"]
+
+
+def test_a_handful_of_examples_tells_nothing() -> None:
+    field = [runner("best", [1] * 7), runner("bad", [0] * 7)]
+    assert len(PairedBootstrap().survivors(field, 0.25, ACCURACY)) == 2
+    field = [runner("best", [1] * 8), runner("bad", [0] * 8)]
+    assert len(PairedBootstrap().survivors(field, 0.25, ACCURACY)) == 1
+
+
+def test_of_two_equally_good_one_is_dropped_as_often_as_alpha_says_over_all_checkpoints() -> None:
+    rng = np.random.default_rng(0)
+    rule, lost = PairedBootstrap(alpha=0.3), 0
+    for _ in range(150):
+        hits = rng.random((2, 80)) < 0.6
+        for share in rule.checkpoints[:-1]:
+            end = round(80 * share)
+            kept = names(rule.survivors([runner(n, h[:end]) for n, h in zip("ab", hits, strict=True)], share, ACCURACY))
+            if "a" not in kept:
+                lost += 1
+            if len(kept) < 2:
+                break
+    assert 0.08 < lost / 150 < 0.3, lost
+
+
+def test_the_whole_objective_is_compared_and_not_accuracy_alone() -> None:
+    right = [1.0, 0.0] * 12
+    calibrated = [Outcome("ok", True, hit, 0.9 if hit else 0.1) for hit in right]
+    inverted = [Outcome("ok", True, hit, 0.1 if hit else 0.9) for hit in right]
+    field = [
+        Standing(Candidate({"self": n}), {"t": o}) for n, o in [("calibrated", calibrated), ("inverted", inverted)]
+    ]
+    assert names(PairedBootstrap().survivors(field, 0.5, WORTH)) == ["calibrated"]
+    assert len(PairedBootstrap().survivors(field, 0.5, ACCURACY)) == 2
+
+
+@pytest.mark.parametrize("settings", [{"keep": 0}, {"alpha": 0.0}, {"alpha": 1.0}])
+def test_settings_that_cannot_work_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="PairedBootstrap has"):
+        PairedBootstrap(**settings)
+
+
+def test_a_race_against_incumbents_may_drop_all_that_are_new_and_asks_incumbents_nothing_new() -> None:
+    examples = [dspy.Example(question=str(i)).with_inputs("question") for i in range(16)]
+    asked: list[tuple[list[str], int]] = []
+
+    def outcomes(candidates: Sequence[Candidate], panel: dict[str, list[dspy.Example]]) -> list[Standing]:
+        asked.append((names(candidates), len(panel["t"])))
+        return [runner(n, [n == "good"] * len(panel["t"])) for n in names(candidates)]
+
+    good, bad = Candidate({"self": "good"}), Candidate({"self": "bad"})
+    arguments = {"rule": PairedBootstrap(), "worth": ACCURACY, "outcomes": outcomes}
+    reached, dropped = race([bad, bad], {"t": examples}, incumbents=[good], **arguments)
+    assert reached == [] and [(names([s.candidate]), len(s.outcomes["t"])) for s in dropped] == [(["bad"], 8)]
+    assert asked == [(["good", "bad"], 4), (["good", "bad"], 8)]
+    reached, dropped = race([good, bad], {"t": examples}, incumbents=[good], **arguments)
+    assert names([s.candidate for s in reached]) == ["good"] and len(reached[0].outcomes["t"]) == 16

@@ -14,8 +14,8 @@ from typing import Any
 import dspy
 import pytest
 from dspy.lm15 import AuthError, Message, Response, ServerError, Usage
-from scripted import PromptView, Rule, scripted_lm
 
+from programs.benchmarks.scripted import PromptView, Rule, scripted_lm
 from tp_dspy.errors import LMUnavailableError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.reference import Proposal, Proposer, ReferencePrompt, TaskBrief, _cut_off

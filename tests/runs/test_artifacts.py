@@ -15,6 +15,7 @@ import pytest
 from tp_dspy.errors import ArtifactError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.cycle import PhaseResult
+from tp_dspy.optimization.evidence import Belief
 from tp_dspy.optimization.reference import Proposal
 from tp_dspy.runs import artifacts
 from tp_dspy.runs.artifacts import CandidateRecord, PhaseRecord, SourcePrompts, TaskRecord, TransferResult
@@ -25,7 +26,8 @@ NAN = float("nan")
 METRICS = Metrics(3, 1, 1.0, 1 / 3, 0.1, NAN, NAN, NAN, 0.2, 0.7)
 TEXT = "Antworte «nur» mit A.\n日本語 😀 \u2028 </script>"
 OWN = ScoredCandidate(Candidate({"self": "Answer."}), NAN, {})
-BEST = ScoredCandidate(Candidate({"self": TEXT}, "source", 0.4), 0.7, {"law": METRICS}, 2)
+PRIOR = Belief(0.4, 0.1)
+BEST = ScoredCandidate(Candidate({"self": TEXT}, "source", PRIOR), 0.7, {"law": METRICS}, 2, Belief(0.6, 0.03))
 PHASE = PhaseRecord.of(
     PhaseResult(
         ranked=(BEST, OWN),
@@ -35,6 +37,7 @@ PHASE = PhaseRecord.of(
         stopped="all rounds done",
         scorer_usage=Usage(10, 2, 100, 50, None),
         reference_usage=Usage(3, 0, 30, 20, 0.01),
+        interaction=0.04,
     )
 )
 
@@ -77,7 +80,8 @@ def test_a_candidate_comes_back_as_the_same_candidate(tmp_path: Path) -> None:
     loaded = SourcePrompts.load(sources().save(tmp_path / "s.json"))
     back = loaded.prompts[0].scored()
     assert back.candidate == BEST.candidate and back.candidate.id == loaded.prompts[0].id
-    assert (back.candidate.origin, back.candidate.prior, back.round, back.score) == ("source", 0.4, 2, 0.7)
+    assert (back.candidate.origin, back.candidate.prior, back.round, back.score) == ("source", PRIOR, 2, 0.7)
+    assert back.expected == BEST.expected
     law = back.by_task["law"]
     assert isinstance(law, Metrics) and law.accuracy == 1 / 3 and math.isnan(law.auroc)
     assert math.isnan(loaded.original.score) and loaded.original.by_task == {}

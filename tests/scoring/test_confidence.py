@@ -13,8 +13,8 @@ import pytest
 from dspy.clients.call_result import attributes
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import PromptView, Reply, Token, answer_logprobs, certain, scripted_lm
 
+from programs.benchmarks.scripted import PromptView, Reply, Token, answer_logprobs, certain, scripted_lm
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring.confidence import (
     answer_probability,

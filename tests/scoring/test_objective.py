@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import dspy
 import pytest
-from scripted import Reply, answer_logprobs, certain, scripted_lm
 
+from programs.benchmarks.scripted import Reply, answer_logprobs, certain, scripted_lm
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError, ProgramError
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring.objective import ObjectiveEvaluator

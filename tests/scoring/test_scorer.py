@@ -13,8 +13,8 @@ import dspy
 import pytest
 from dspy.lm15 import AuthError, RateLimitError, ServerError, TransportError, UnsupportedModelError
 from dspy.utils.callback import BaseCallback
-from scripted import PromptView, Reply, answer_logprobs, certain, scripted_lm
 
+from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, certain, scripted_lm
 from tp_dspy.errors import (
     ConfigurationError,
     LMUnavailableError,

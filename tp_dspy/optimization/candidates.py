@@ -1,4 +1,4 @@
-"""Candidates, what they scored, and the history of a phase."""
+"""Candidates, their outcomes, and what they scored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -15,9 +15,11 @@ from typing import Any, Literal
 import dspy
 
 from tp_dspy.errors import ConfigurationError, ProgramError
+from tp_dspy.optimization.evidence import Belief
 from tp_dspy.scoring.evaluation import Metrics
+from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["Candidate", "History", "Origin", "ScoredCandidate", "free_predictors", "match_predictors"]
+__all__ = ["Candidate", "Origin", "ScoredCandidate", "Standing", "free_predictors", "match_predictors"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +36,15 @@ class Candidate:
         instructions: Instruction by predictor name, as DSPy's ``named_predictors`` gives it.
         origin: Where it came from: the program itself (``original``), the user (``seed``), this library
             (``general``), a source phase (``source``), or the reference LM (``proposal``).
-        prior: For ``source`` candidates: the score in the source phase, in [0, 1].
+        prior: What a source phase lets expect of its score on another task, up to that task's difficulty; None where
+            it has been in none.
+        parent: Id of the candidate it was derived from; None where it was written from nothing.
     """
 
     instructions: Mapping[str, str]
     origin: Origin = field(default="original", compare=False)
-    prior: float | None = field(default=None, compare=False)
+    prior: Belief | None = field(default=None, compare=False)
+    parent: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # The id is worked out once: what the caller does to its own mapping later must not reach it.
@@ -63,8 +68,9 @@ class Candidate:
         return cls({name: predictor.signature.instructions for name, predictor in free_predictors(program)})
 
     def with_instruction(self, predictor: str, text: str, origin: Origin = "proposal") -> Candidate:
-        """Replace one predictor's instruction."""
-        return Candidate({**self.instructions, predictor: text}, origin)
+        """Replace one predictor's instruction. A proposal is derived from this candidate, which it was to better."""
+        parent = self.id if origin == "proposal" else None
+        return Candidate({**self.instructions, predictor: text}, origin, parent=parent)
 
     def apply(self, program: dspy.Module) -> dspy.Module:
         """Copy a program and put these instructions into the copy.
@@ -169,6 +175,19 @@ def match_predictors(
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How far a candidate has come on a panel of tasks.
+
+    Attributes:
+        candidate: The candidate.
+        outcomes: Its outcomes so far by task name, in the panel's order of examples.
+    """
+
+    candidate: Candidate
+    outcomes: Mapping[str, Sequence[Outcome]]
+
+
+@dataclass(frozen=True)
 class ScoredCandidate:
     """A candidate and what it is worth on one panel of tasks.
 
@@ -176,49 +195,23 @@ class ScoredCandidate:
         candidate: The candidate.
         score: The phase's score: mean over tasks of the objective, minus the spread penalty; in [0, 1] without one.
             NaN if it was never scored, or no answer could be had.
-        by_task: Metrics by task name.
+        by_task: Metrics by task name, on the examples it has met: fewer than the others have where a race dropped it.
         round: The round it was scored in; 0 is the first population.
+        expected: What is expected of it, all that is known taken together; None where nothing was weighed.
     """
 
     candidate: Candidate
     score: float
     by_task: Mapping[str, Metrics]
     round: int = 0
+    expected: Belief | None = None
 
     @property
-    def rank(self) -> float:
-        """The score for ranking, higher is better: NaN, which compares with nothing, is below all."""
-        return -math.inf if math.isnan(self.score) else self.score
+    def rank(self) -> tuple[float, float]:
+        """For ranking, higher is better: the expected score in whole points of a hundred, then the measured one.
 
-
-class History:
-    """The scored candidates of a phase. Iterates in the order of arrival; a candidate is held once."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, ScoredCandidate] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[ScoredCandidate]:
-        return iter(self._entries.values())
-
-    def __contains__(self, candidate: object) -> bool:
-        return isinstance(candidate, Candidate) and candidate.id in self._entries
-
-    def add(self, scored: ScoredCandidate) -> None:
-        """Add a scored candidate, in place of an earlier entry of the same candidate."""
-        self._entries[scored.candidate.id] = scored
-
-    def ranked(self) -> list[ScoredCandidate]:
-        """List everything, best first; of equals, the one that came first (so the original wins ties)."""
-        return sorted(self._entries.values(), key=lambda scored: -scored.rank)
-
-    def worst_first(self, limit: int | None = 20) -> list[ScoredCandidate]:
-        """List the best `limit` entries (None: all), worst first: the order in which OPRO shows them."""
-        return self.ranked()[:limit][::-1]
-
-    @property
-    def best(self) -> ScoredCandidate | None:
-        """The best entry; None while the history is empty."""
-        return next(iter(self.ranked()), None)
+        What is expected is not known better than that. A NaN is below all.
+        """
+        if math.isnan(self.score):
+            return -math.inf, -math.inf
+        return self.score if self.expected is None else round(self.expected.mean, 2), self.score

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
 import dspy
 import numpy as np
 
-from tp_dspy.errors import ConfigurationError, NoUsableProposalWarning
-from tp_dspy.optimization.candidates import Candidate, History, ScoredCandidate
+from tp_dspy.errors import NoUsableProposalWarning
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
+from tp_dspy.optimization.evidence import Reading, paired_error, weigh
+from tp_dspy.optimization.history import History
 from tp_dspy.optimization.panel import OutcomeStore, Panel, PanelScorer, fingerprint, on_common_examples
-from tp_dspy.optimization.racing import Racing, Standing, step_ends
+from tp_dspy.optimization.phase_score import PhaseScore
+from tp_dspy.optimization.racing import Racing, race
 from tp_dspy.optimization.reference import Proposal, Proposer
 from tp_dspy.optimization.stopping import Progress, StopRule
 from tp_dspy.scoring.outcomes import Outcome, Usage
@@ -53,15 +57,18 @@ class PhaseResult:
     """What a phase found.
 
     Attributes:
-        ranked: The finalists, the original always among them, best first, with their scores on the selection panel
-            (on the search panel when there is no other, or the phase was interrupted). A score is NaN for an original
-            that was interrupted before its last example.
+        ranked: The finalists, the original always among them, with their scores on the selection panel (on the search
+            panel when there is no other, or the phase was interrupted): those that did not measure below the original
+            there, best expected first, then the others. A score is NaN for an original that was interrupted before its
+            last example.
         history: Everything that was scored on the search panel, in order of arrival.
-        dropped: Candidates that the race dropped.
+        dropped: Those of them that a race dropped, which have met fewer examples.
         proposals: Every reply of the reference LM.
         stopped: Why the phase ended.
         scorer_usage: What the scorer LM cost.
         reference_usage: What the reference LM cost.
+        interaction: Standard deviation of what a candidate is worth on one of the tasks beyond its mean over them; at
+            least 0. It limits what the scores let expect of another task.
     """
 
     ranked: tuple[ScoredCandidate, ...]
@@ -71,6 +78,7 @@ class PhaseResult:
     stopped: str
     scorer_usage: Usage
     reference_usage: Usage
+    interaction: float = 0.0
 
     @property
     def best(self) -> ScoredCandidate:
@@ -136,11 +144,12 @@ class Cycle:
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer and the proposer do.
         """
         panels = PanelScorer(self.program, self.scorer, self.store)
-        run = _Phase(self, phase, population[0], search, selection, proposer, prior, panels)
+        worth = PhaseScore(self.scorer.objective, self.spread_penalty)
+        run = _Phase(self, phase, population[0], search, selection, proposer, prior, panels, worth)
         try:
             run.tell("phase", candidates=len(population), rounds=rounds)
-            run.score(population, round=0)
-            run.search_rounds(rounds, proposals_per_round, stop)
+            run.score(population, round=0, finalists=finalists)
+            run.search_rounds(rounds, proposals_per_round, stop, finalists)
             ranked = run.select(finalists)
         except KeyboardInterrupt:
             logger.warning("Interrupted in the %s phase; ending with the best so far.", phase)
@@ -148,13 +157,6 @@ class Cycle:
             ranked = run.by_search_score(finalists)
         run.tell("end", stopped=run.stopped, best=ranked[0])
         return run.result(ranked)
-
-    def value(self, candidate: Candidate, outcomes: Mapping[str, Sequence[Outcome]], round: int) -> ScoredCandidate:
-        """Turn outcomes by task into one score: the mean over tasks, less the spread penalty."""
-        by_task = {name: self.scorer.objective.measure(results) for name, results in outcomes.items()}
-        scores = np.array([metrics.score for metrics in by_task.values()])
-        score = float(scores.mean() - self.spread_penalty * scores.std())
-        return ScoredCandidate(candidate, score, by_task, round)
 
 
 @dataclass
@@ -169,11 +171,15 @@ class _Phase:
     proposer: Proposer
     prior: Sequence[ScoredCandidate]
     panels: PanelScorer
-    history: History = field(default_factory=History)
+    worth: PhaseScore
+    history: History = field(init=False)
     dropped: list[Candidate] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
     stopped: str = "all rounds done"
     usage: Usage = field(default_factory=Usage)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.worth)
 
     def result(self, ranked: Sequence[ScoredCandidate]) -> PhaseResult:
         return PhaseResult(
@@ -184,38 +190,26 @@ class _Phase:
             stopped=self.stopped,
             scorer_usage=self.usage,
             reference_usage=self.proposer.usage,
+            interaction=self.history.interaction(),
         )
 
     def tell(self, kind: str, **data: Any) -> None:
         self.cycle.listener(Event(kind, self.name, data))
 
-    def score(self, candidates: Sequence[Candidate], round: int) -> None:
-        """Race candidates on the search panel and record those that reach its end."""
-        entries = [self.cycle.value(s.candidate, s.outcomes, round) for s in self.race(candidates, self.search)]
+    def score(self, candidates: Sequence[Candidate], round: int, finalists: int) -> None:
+        """Race candidates on the search panel against the best so far, and record how they did."""
+        reached, dropped = race(
+            candidates,
+            self.search,
+            rule=self.cycle.racing,
+            worth=self.worth,
+            outcomes=self.outcomes,
+            incumbents=[scored.candidate for scored in self.history.complete()[:finalists]],
+        )
+        self.dropped += [standing.candidate for standing in dropped]
         # All are recorded before anybody is told: a listener may be interrupted, and then nothing paid for is lost.
-        for entry in entries:
-            self.history.add(entry)
-        for entry in entries:
-            self.tell("scored", scored=entry)
-
-    def race(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
-        """Score candidates step by step on equal examples, dropping those that the racing rule drops."""
-        racing = self.cycle.racing
-        alive = list(dict.fromkeys(candidates))
-        standings: list[Standing] = []
-        sizes = {name: len(examples) for name, examples in panel.items()}
-        for share, ends in zip(racing.checkpoints, step_ends(sizes, racing.checkpoints), strict=True):
-            standings = self.outcomes(alive, {name: list(examples)[: ends[name]] for name, examples in panel.items()})
-            if share == 1:
-                break
-            kept = set(racing.survivors(on_common_examples(standings), share)) & set(alive)
-            if not kept:
-                raise ConfigurationError(
-                    f"{type(racing).__name__}.survivors kept none of {len(alive)} candidates; expected at least one."
-                )
-            self.dropped += [candidate for candidate in alive if candidate not in kept]
-            alive = [candidate for candidate in alive if candidate in kept]
-        return standings
+        for scored in self.history.record(reached, dropped, round):
+            self.tell("scored", scored=scored)
 
     def outcomes(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Have candidates scored on a panel; what is known already is not scored again."""
@@ -229,7 +223,7 @@ class _Phase:
         self.usage += outcome.usage
         self.tell("outcome", outcome=outcome)
 
-    def search_rounds(self, rounds: int, count: int, stop: Sequence[StopRule]) -> None:
+    def search_rounds(self, rounds: int, count: int, stop: Sequence[StopRule], finalists: int) -> None:
         """Propose and score until the rounds are done or a rule says stop."""
         usable = 0
         without_gain = 0
@@ -242,16 +236,16 @@ class _Phase:
                 self.stopped = reason
                 break
             proposals = self.proposer.propose(
-                self.history.worst_first(None), count, failures=self.failures(best.candidate), prior=self.prior
+                self.history.worst_first(), count, failures=self.failures(best.candidate), prior=self.prior
             )
             self.proposals += proposals
             made = dict.fromkeys(proposal.candidate for proposal in proposals if proposal.candidate is not None)
-            new = [candidate for candidate in made if candidate not in self.history and candidate not in self.dropped]
+            new = [candidate for candidate in made if candidate not in self.history]
             self.tell("proposals", round=round, usable=len(new), asked=len(proposals))
             usable += len(new)
             if new:
-                self.score(new, round)
-            without_gain = 0 if self.history.ranked()[0].rank > best.rank else without_gain + 1
+                self.score(new, round, finalists)
+            without_gain = 0 if self.history.ranked()[0].round == round else without_gain + 1
         if rounds and self.proposals and not usable:
             reasons = "; ".join(dict.fromkeys(p.reason for p in self.proposals if p.reason))
             warnings.warn(
@@ -278,21 +272,44 @@ class _Phase:
     def select(self, finalists: int) -> list[ScoredCandidate]:
         """Choose among the best on the selection panel; the original always takes part, and wins ties.
 
+        What is expected of a finalist goes into its selection as what was expected before: a panel of a dozen examples
+        is not believed against all that was seen before. But nobody that measures below the original there is
+        ranked above it.
+
         Without a selection panel it is the search panel, whose outcomes are known; but there, too, the comparison is
         on the examples that all finalists have an answer to.
         """
-        best = [scored.candidate for scored in self.history.ranked()[:finalists]]
-        candidates = list(dict.fromkeys([self.original, *best]))
+        best = self.history.complete() if self.selection is None else self.history.ranked()
+        candidates = list(dict.fromkeys([self.original, *(scored.candidate for scored in best[:finalists])]))
         if self.selection is not None:
             self.tell("selection", candidates=len(candidates))
         panel = self.search if self.selection is None else self.selection
         standings = on_common_examples(self.outcomes(candidates, panel))
-        rounds = {scored.candidate.id: scored.round for scored in self.history}
-        scored = [self.cycle.value(s.candidate, s.outcomes, rounds.get(s.candidate.id, 0)) for s in standings]
-        return sorted(scored, key=lambda entry: -entry.rank)
+        chosen = [self._with_expectation(self.worth.of(standing)) for standing in standings]
+        if self.selection is not None:
+            chosen = self._weighed(chosen, standings)
+        own = chosen[0].score
+        # reverse=True keeps the order of equals.
+        return sorted(chosen, key=lambda entry: (not entry.score < own, *entry.rank), reverse=True)
+
+    def _with_expectation(self, scored: ScoredCandidate) -> ScoredCandidate:
+        if scored.candidate not in self.history:
+            return scored
+        known = self.history[scored.candidate]
+        return replace(scored, round=known.round, expected=known.expected)
+
+    def _weighed(self, chosen: Sequence[ScoredCandidate], standings: Sequence[Standing]) -> list[ScoredCandidate]:
+        measured = [index for index, scored in enumerate(chosen) if not math.isnan(scored.score)]
+        if not measured:
+            return list(chosen)
+        draws = np.array([self.worth.combine(self.worth.draws(standings[index])) for index in measured])
+        examples = sum(map(len, standings[0].outcomes.values()))
+        readings = [Reading(chosen[index].score, chosen[index].expected) for index in measured]
+        beliefs = dict(zip(measured, weigh(readings, paired_error(draws, examples)), strict=True))
+        return [replace(scored, expected=beliefs.get(index)) for index, scored in enumerate(chosen)]
 
     def by_search_score(self, finalists: int) -> list[ScoredCandidate]:
-        """Rank the best by their search scores; the original comes last where it has none."""
+        """Rank the best by the search alone; the original comes last where it has no score."""
         ranked = self.history.ranked()
         own = [scored for scored in ranked if scored.candidate == self.original]
         kept = ranked[:finalists]

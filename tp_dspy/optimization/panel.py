@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import dspy
 
-from tp_dspy.optimization.candidates import Candidate
-from tp_dspy.optimization.racing import Standing
+from tp_dspy.optimization.candidates import Candidate, Standing
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.scorer import Job, Scorer
 

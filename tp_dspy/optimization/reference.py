@@ -235,10 +235,11 @@ def _value(holder: Any, name: str) -> Any:
 
 
 def _by_instruction(history: Sequence[ScoredCandidate], predictor: str) -> list[tuple[str, float]]:
-    """List one predictor's instructions with the best score each took part in, worst first, never-scored ones out."""
+    """List one predictor's instructions with the best that is expected of each, worst first, never-scored ones out."""
     best: dict[str, float] = {}
     for scored in history:
         if not math.isnan(scored.score):
             text = scored.candidate.instructions[predictor]
-            best[text] = max(scored.score, best.get(text, scored.score))
+            score = scored.rank[0]
+            best[text] = max(score, best.get(text, score))
     return sorted(best.items(), key=lambda pair: pair[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator
 from tp_dspy.errors import ArtifactError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, match_predictors
 from tp_dspy.optimization.cycle import PhaseResult
+from tp_dspy.optimization.evidence import Belief
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord, ProposalRecord, Record, TaskRecord
 from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.tasks.task import Task
@@ -185,8 +187,22 @@ class SourcePrompts(_Artifact):
         carried = []
         for record in self.prompts[:top_k]:
             texts = {matched[name]: text for name, text in record.instructions.items()}
-            carried.append(replace(record.scored(), candidate=Candidate(texts, "source", record.score)))
+            carried.append(replace(record.scored(), candidate=Candidate(texts, "source", self._prior(record))))
         return carried
+
+    def known(self, original: Candidate, mapping: Mapping[str, str] | None = None) -> Candidate:
+        """Give a program's own instructions what is expected of them, where the source phase began with the same."""
+        matched = match_predictors(self.original.instructions, original.instructions, mapping)
+        same = {matched[name]: text for name, text in self.original.instructions.items()} == original.instructions
+        return replace(original, prior=self._prior(self.original)) if same else original
+
+    def _prior(self, record: CandidateRecord) -> Belief | None:
+        """What a finalist's scores on the source tasks let expect of its score on another task."""
+        if record.expected is None:
+            return None
+        # The new task differs from the mean of all tasks, and so does the mean of the few that were seen.
+        elsewhere = self.phase.interaction**2 * (1.0 + 1.0 / max(1, len(record.by_task)))
+        return Belief(record.expected.mean, math.sqrt(record.expected.sd**2 + elsewhere))
 
 
 class TransferResult(_Artifact):

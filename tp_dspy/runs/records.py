@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
 from tp_dspy.optimization.cycle import PhaseResult
+from tp_dspy.optimization.evidence import Belief
 from tp_dspy.scoring.evaluation import Metrics
 from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.tasks.task import Task
@@ -30,7 +31,9 @@ class CandidateRecord(Record):
         score: Its score in the phase, in [0, 1] without a spread penalty; NaN if it was never scored.
         by_task: Metrics by task name.
         round: The round it was first scored in; 0 is the first population.
-        prior: Its score in the source phase, for source prompts.
+        parent: Id of the candidate that the reference LM was to better with it; None where it did not write it.
+        prior: What the source phase let expect of its score, up to the task's difficulty.
+        expected: What is expected of it, all that is known taken together.
     """
 
     id: str
@@ -39,7 +42,9 @@ class CandidateRecord(Record):
     score: float
     by_task: dict[str, Metrics]
     round: int
-    prior: float | None = None
+    parent: str | None = None
+    prior: Belief | None = None
+    expected: Belief | None = None
 
     @classmethod
     def of(cls, scored: ScoredCandidate) -> CandidateRecord:
@@ -52,13 +57,19 @@ class CandidateRecord(Record):
             score=scored.score,
             by_task=dict(scored.by_task),
             round=scored.round,
+            parent=candidate.parent,
             prior=candidate.prior,
+            expected=scored.expected,
         )
 
     def scored(self) -> ScoredCandidate:
         """Give the candidate back."""
         return ScoredCandidate(
-            Candidate(self.instructions, self.origin, self.prior), self.score, self.by_task, self.round
+            Candidate(self.instructions, self.origin, self.prior, self.parent),
+            self.score,
+            self.by_task,
+            self.round,
+            self.expected,
         )
 
 
@@ -83,6 +94,7 @@ class PhaseRecord(Record):
         stopped: Why the phase ended.
         scorer_usage: What the scorer LM cost.
         reference_usage: What the reference LM cost.
+        interaction: How much what a candidate is worth differs from task to task, as a standard deviation.
     """
 
     ranked: list[CandidateRecord]
@@ -92,6 +104,7 @@ class PhaseRecord(Record):
     stopped: str
     scorer_usage: Usage
     reference_usage: Usage
+    interaction: float
 
     @classmethod
     def of(cls, result: PhaseResult) -> PhaseRecord:
@@ -113,6 +126,7 @@ class PhaseRecord(Record):
             stopped=result.stopped,
             scorer_usage=result.scorer_usage,
             reference_usage=result.reference_usage,
+            interaction=result.interaction,
         )
 
 

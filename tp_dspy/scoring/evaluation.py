@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tp_dspy.errors import ConfigurationError, DataError
 from tp_dspy.scoring.outcomes import Outcome, Usage
@@ -18,7 +19,17 @@ from tp_dspy.scoring.resampling import (
     weighted_metrics,
 )
 
-__all__ = ["DEFAULT_WEIGHTS", "Comparison", "Evaluation", "Metrics", "Weights", "compare", "evaluate", "measure"]
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "Comparison",
+    "Evaluation",
+    "Metrics",
+    "Weights",
+    "compare",
+    "evaluate",
+    "measure",
+    "resample",
+]
 
 Array = np.ndarray
 
@@ -130,6 +141,23 @@ def measure(outcomes: Iterable[Outcome], weights: Weights, *, n_bins: int = 10) 
     metrics = point_metrics(arrays, n_bins=n_bins)
     score = float(weights.score({name: np.array(value) for name, value in metrics.items()}))
     return Metrics(n=len(arrays), errors=len(outcomes) - len(arrays), score=score, **metrics)
+
+
+def resample(outcomes: Sequence[Outcome], weights: npt.ArrayLike, by: Weights, *, n_bins: int = 10) -> Array:
+    """Score resamples of outcomes.
+
+    Args:
+        outcomes: One per example; ``error`` outcomes are left out.
+        weights: How often each example is in each resample, of shape (resamples, examples).
+        by: How metrics make the score.
+        n_bins: Bins of the calibration error.
+
+    Returns:
+        Scores of shape (resamples,); NaN where a resample holds nothing that counts.
+    """
+    counts = [outcome.status != "error" for outcome in outcomes]
+    arrays = OutcomeArrays.from_outcomes(outcomes)
+    return by.score(weighted_metrics(arrays, np.asarray(weights)[:, counts], n_bins=n_bins))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import dspy
+import numpy as np
+import numpy.typing as npt
 
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError
 from tp_dspy.lms.answers import (
@@ -25,11 +27,21 @@ from tp_dspy.scoring.confidence import (
     sequence_probability,
     verbalized_confidence,
 )
-from tp_dspy.scoring.evaluation import Comparison, Evaluation, Metrics, Weights, compare, evaluate, measure
+from tp_dspy.scoring.evaluation import (
+    Comparison,
+    Evaluation,
+    Metrics,
+    Weights,
+    compare,
+    evaluate,
+    measure,
+    resample,
+)
 from tp_dspy.scoring.outcomes import Outcome
 
 __all__ = ["ConfidenceSource", "ObjectiveEvaluator"]
 
+FloatArray = npt.NDArray[np.float64]
 ConfidenceSource = Literal["logits", "verbalized"] | Callable[[dspy.Example, dspy.Prediction], float | None] | None
 
 
@@ -285,6 +297,18 @@ class ObjectiveEvaluator:
     def measure(self, outcomes: Sequence[Outcome]) -> Metrics:
         """Measure a set of outcomes: the metrics and the one score."""
         return measure(outcomes, self.weights, n_bins=self.n_bins)
+
+    def resample(self, outcomes: Sequence[Outcome], weights: npt.ArrayLike) -> FloatArray:
+        """Score resamples of a set of outcomes.
+
+        Args:
+            outcomes: One per example; ``error`` outcomes are left out.
+            weights: How often each example is in each resample, of shape (resamples, examples).
+
+        Returns:
+            Scores of shape (resamples,); NaN where a resample holds nothing that counts.
+        """
+        return resample(outcomes, weights, self.weights, n_bins=self.n_bins)
 
     def evaluate(
         self,

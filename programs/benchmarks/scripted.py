@@ -1,4 +1,4 @@
-"""The scripted LM that all tests share: it answers by a rule, with latency, faults and logprobs on demand.
+"""The scripted LM that tests and benchmarks share: it answers by a rule, with latency, faults and logprobs on demand.
 
 A rule is a function of the prompt::
 
@@ -211,10 +211,12 @@ class AsyncScriptedEngine:
             self.engine._end()
 
     def dump_state(self) -> dict[str, Any]:
+        """As its twin."""
         return self.engine.dump_state()
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> AsyncScriptedEngine:
+        """As its twin."""
         return cls(ScriptedEngine.load_state(state))
 
 

@@ -1,21 +1,26 @@
 """A world in which instructions matter in a known way: some words help, most do nothing.
 
 The scorer LM answers lettered questions. Whether it keeps to the format and whether it is right depend on the words of
-the instruction, the same for every task of the world: that is what transfers. The reference LM reads the history in
-its prompt, takes the best instruction and changes a word of it: an honest hill climb that knows nothing of the words.
+the instruction, the same for every task of the world: that is what transfers. Words also help or harm on single
+questions, by luck: instructions that are alike have the same luck, as with real LMs, so that a search on few questions
+finds words which help on those and nowhere else. The reference LM reads the history in its prompt, takes the best
+instruction and changes a few words of it: an honest hill climb that knows nothing of the words.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import dspy
-from scripted import PromptView, Reply, answer_logprobs, scripted_lm
 
+from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, scripted_lm
 from tp_dspy import Task
 
 FORMAT_WORD = "only"
@@ -34,13 +39,23 @@ def uniform(*parts: object) -> float:
 
 @dataclass
 class World:
-    """One world; worlds of different seeds have different questions, truths and luck."""
+    """One world; worlds of different seeds have different questions, truths and luck.
+
+    Attributes:
+        seed: Which world.
+        noise: The share of the luck on a question, as a variance in [0, 1], that is the words'; the rest is the
+            question's own and the same for all instructions.
+        changes: Words that the reference LM changes at a time, at most.
+        truth: The right letter by question.
+    """
 
     seed: int = 0
     noise: float = 0.5
+    changes: int = 3
     truth: dict[str, str] = field(default_factory=dict)
 
     def task(self, name: str, *, train: int, validation: int = 0, test: int = 0) -> Task:
+        """Make a task; the same name gives the same questions."""
         examples = [self.example(name, i) for i in range(train + validation + test)]
         return Task(
             name,
@@ -51,6 +66,7 @@ class World:
         )
 
     def example(self, name: str, index: int) -> dspy.Example:
+        """Make one question of a task."""
         question = f"Case {index} of {name} in world {self.seed}: which letter holds?"
         self.truth[question] = LETTERS[int(4 * uniform("truth", question))]
         return dspy.Example(question=question, answer=self.truth[question], choices=list(LETTERS)).with_inputs(
@@ -69,20 +85,26 @@ class World:
         return follows * right
 
     def scorer_lm(self, **kwargs: object) -> dspy.LM:
+        """Answer by the rules of this world."""
         return scripted_lm(self._answer, **kwargs)
 
     def reference_lm(self, **kwargs: object) -> dspy.LM:
-        rng = random.Random(self.seed)
+        """Change the best instruction of the history by up to `changes` words."""
+        asked: Counter[str] = Counter()
         lock = threading.Lock()
 
         def propose(prompt: PromptView) -> str:
+            with lock:
+                asked[prompt.text] += 1
+                rng = random.Random(f"{self.seed}/{asked[prompt.text]}/{prompt.text}")
             history = re.findall(r"Instruction: (.*)\nScore: \d+", prompt.text)
             words = history[-1].split() if history else ["Answer."]
-            with lock:
-                if len(words) > 2 and rng.random() < 0.25:
+            for _ in range(rng.randint(1, self.changes)):
+                others = [word for word in VOCABULARY if word not in words]
+                if len(words) > 2 and (rng.random() < 0.25 or not others):
                     words.pop(rng.randrange(1, len(words)))
                 else:
-                    words.append(rng.choice([word for word in VOCABULARY if word not in words]))
+                    words.append(rng.choice(others))
             return f"<INS>{' '.join(words)}</INS>"
 
         return scripted_lm(propose, **kwargs)
@@ -102,6 +124,12 @@ class World:
         return Reply.of(*answer_logprobs(letter, {letter: sure, **spread}))
 
     def _luck(self, what: str, question: str, instruction: str) -> float:
-        """Part of the luck is the question's (hard ones are hard for all), part is the pair's: that overfits."""
-        of_pair = uniform(what, self.seed, "pair", question, instruction) < self.noise
-        return uniform(what, self.seed, question, instruction if of_pair else "")
+        """A number in [0, 1), uniform over questions for every instruction, alike for instructions that are alike."""
+        words = sorted(set(re.findall(r"[a-z]+", instruction.lower())))
+        by_word = sum(_normal(what, self.seed, question, word) for word in words) / math.sqrt(max(1, len(words)))
+        own = _normal(what, self.seed, question)
+        return NormalDist().cdf(math.sqrt(1 - self.noise) * own + math.sqrt(self.noise) * by_word)
+
+
+def _normal(*parts: object) -> float:
+    return NormalDist().inv_cdf(min(max(uniform(*parts), 1e-9), 1 - 1e-9))

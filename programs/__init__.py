@@ -1,0 +1,1 @@
+"""Runnable DSPy programs, and benchmarks beside them."""

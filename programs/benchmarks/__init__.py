@@ -1,0 +1,1 @@
+"""Benchmarks of the library itself; each is a command that prints one JSON line."""
