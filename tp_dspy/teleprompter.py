@@ -147,7 +147,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             student: The program; never changed.
             trainset: Target examples that candidates are scored on.
             teacher: Not used; other optimisers of DSPy are passed one.
-            valset: Target examples that the winner is chosen on; without them the scores on `trainset` choose.
+            valset: Target examples that the finalists are compared on; without them the scores on `trainset` choose.
+                The winner is the one of which most is expected, all evidence taken together, among those that did not
+                measure below the original here.
             source_tasks: Runs the source phase on these first.
             source_prompts: The outcome of an earlier source phase, instead of `source_tasks`. With neither this is a
                 single-stage optimiser on the target.

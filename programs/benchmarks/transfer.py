@@ -17,17 +17,20 @@ import json
 import logging
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import dspy
 
-from programs.benchmarks.worlds import World
-from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, TransferPrompting
+from programs.benchmarks.worlds import DirectStudent, World
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, Task, TransferPrompting, TransferResult
+from tp_dspy.optimization.stopping import StopRule
 
 # More rounds than any budget here lasts for.
 _NO_END = 10_000
+_INSTRUCTION = "Answer."
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Setting:
         source: The same, for each of two source tasks.
         rounds: Rounds of each phase, of six proposals.
         noise: See `World`.
+        engine: Whether answers come through adapter, scripted LM and parser, or from a program that shortens the way.
     """
 
     world: int
@@ -47,6 +51,7 @@ class Setting:
     source: int = 16
     rounds: int = 8
     noise: float = 0.5
+    engine: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,32 +73,30 @@ def run(setting: Setting) -> Row:
     sources = [world.task(name, train=setting.source, validation=setting.source) for name in names]
     target = world.task("finance", train=setting.target, validation=setting.target)
 
-    def optimiser(rounds: int, calls: int | None = None) -> TransferPrompting:
-        return TransferPrompting(
-            ObjectiveEvaluator(),
+    def compiled(rounds: int, sources: Sequence[Task] | None, stop: Sequence[StopRule]) -> tuple[TransferResult, int]:
+        scored = Counter[str]()
+        optimiser = TransferPrompting(
+            ObjectiveEvaluator(confidence="logits" if setting.engine else lambda example, prediction: prediction.sure),
             reference_lm=world.reference_lm(),
             scorer_lm=world.scorer_lm(),
             rounds=rounds,
             proposals=6,
             examples=max(setting.source, setting.target),
             seed_instructions=[],
-            stop=[] if calls is None else [ScorerCalls(calls)],
+            stop=stop,
             verbose=False,
+            listeners=[lambda event: scored.update([event.kind])],
         )
+        made = optimiser.compile(student, trainset=target.train, valset=target.validation, source_tasks=sources)
+        return made.detailed_results, scored["outcome"]
 
-    student = dspy.Predict(dspy.Signature("question -> answer", "Answer."))
-    both = optimiser(setting.rounds)
-    compiled = both.compile(student, trainset=target.train, valset=target.validation, source_tasks=sources)
-    calls = both.scorer.lm.scripted.calls
-    alone = optimiser(_NO_END, calls)
-    single = alone.compile(student, trainset=target.train, valset=target.validation)
-    return Row(
-        world.quality(compiled.signature.instructions),
-        world.quality(single.signature.instructions),
-        world.quality(compiled.detailed_results.source.ranked[0].instructions["self"]),
-        calls,
-        alone.scorer.lm.scripted.calls,
-    )
+    student = DirectStudent(world, _INSTRUCTION)
+    if setting.engine:
+        student = dspy.Predict(dspy.Signature("question -> answer", _INSTRUCTION))
+    both, calls = compiled(setting.rounds, sources, [])
+    alone, calls_alone = compiled(_NO_END, None, [ScorerCalls(calls)])
+    texts = [next(iter(r.instructions.values())) for r in (both.winner, alone.winner, both.source.ranked[0])]
+    return Row(*(world.quality(text) for text in texts), calls, calls_alone)
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
@@ -122,11 +125,12 @@ def main() -> None:
     parser.add_argument("--target", type=int, default=4, help="target examples to search on (default 4)")
     parser.add_argument("--source", type=int, default=16, help="examples of each source task (default 16)")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each phase (default 8)")
+    parser.add_argument("--engine", action="store_true", help="go through adapter, scripted LM and parser: slower")
     parser.add_argument("--noise", type=float, default=0.5, help="share of luck that is the words' (default 0.5)")
     args = parser.parse_args()
     if args.worlds < 2:
         parser.error(f"--worlds is {args.worlds}; expected at least 2, for a standard error.")
-    settings = [Setting(w, args.target, args.source, args.rounds, args.noise) for w in range(args.worlds)]
+    settings = [Setting(w, args.target, args.source, args.rounds, args.noise, args.engine) for w in range(args.worlds)]
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with ProcessPoolExecutor() as pool:

@@ -16,7 +16,9 @@ import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import dspy
 
@@ -54,6 +56,10 @@ class World:
     changes: int = 3
     truth: dict[str, str] = field(default_factory=dict)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        # A copy of a program is in the same world.
+        return self
+
     def task(self, name: str, *, train: int, validation: int = 0, test: int = 0) -> Task:
         """Make a task; the same name gives the same questions."""
         examples = [self.example(name, i) for i in range(train + validation + test)]
@@ -86,7 +92,7 @@ class World:
 
     def scorer_lm(self, **kwargs: object) -> dspy.LM:
         """Answer by the rules of this world."""
-        return scripted_lm(self._answer, **kwargs)
+        return scripted_lm(self._reply, **kwargs)
 
     def reference_lm(self, **kwargs: object) -> dspy.LM:
         """Change the best instruction of the history by up to `changes` words."""
@@ -109,17 +115,23 @@ class World:
 
         return scripted_lm(propose, **kwargs)
 
-    def _answer(self, prompt: PromptView) -> Reply:
-        instruction, _, block = prompt.user.partition("\n\n")
-        question = block.removeprefix("Question: ").split("\nAnswer:")[0]
+    def answer(self, question: str, instruction: str) -> tuple[str, float] | None:
+        """Answer a question under an instruction: a letter and the probability of it; None is no letter at all."""
         follows, right = self.rates(instruction)
         if self._luck("format", question, instruction) >= follows:
-            return Reply("It depends on what you mean by that.", [("It depends on what you mean by that.", -1.0, {})])
+            return None
         correct = self._luck("answer", question, instruction) < right
         truth = self.truth[question]
         others = [letter for letter in LETTERS if letter != truth]
         letter = truth if correct else others[int(3 * uniform("slip", question, instruction))]
-        sure = 0.4 + 0.5 * uniform("sure", question) if correct else 0.3 + 0.4 * uniform("unsure", question)
+        return letter, 0.4 + 0.5 * uniform("sure", question) if correct else 0.3 + 0.4 * uniform("unsure", question)
+
+    def _reply(self, prompt: PromptView) -> Reply:
+        instruction, _, block = prompt.user.partition("\n\n")
+        answer = self.answer(block.removeprefix("Question: ").split("\nAnswer:")[0], instruction)
+        if answer is None:
+            return Reply("It depends on what you mean by that.", [("It depends on what you mean by that.", -1.0, {})])
+        letter, sure = answer
         spread = {other: (1 - sure) / 3 for other in LETTERS if other != letter}
         return Reply.of(*answer_logprobs(letter, {letter: sure, **spread}))
 
@@ -131,5 +143,24 @@ class World:
         return NormalDist().cdf(math.sqrt(1 - self.noise) * own + math.sqrt(self.noise) * by_word)
 
 
+class DirectStudent(dspy.Module):  # type: ignore[misc]
+    """A program that answers as the scorer LM of a world would, without the way through adapter, LM and parser.
+
+    For studies of many compiles. Its predictor holds the instruction and is never called; it reports its confidence as
+    ``sure``.
+    """
+
+    def __init__(self, world: World, instruction: str) -> None:
+        super().__init__()
+        self.world = world
+        self.predict = dspy.Predict(dspy.Signature("question -> answer", instruction))
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer one question."""
+        answer = self.world.answer(question, self.predict.signature.instructions)
+        return dspy.Prediction() if answer is None else dspy.Prediction(answer=answer[0], sure=answer[1])
+
+
+@lru_cache(maxsize=200_000)
 def _normal(*parts: object) -> float:
     return NormalDist().inv_cdf(min(max(uniform(*parts), 1e-9), 1 - 1e-9))

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
 import dspy
-import numpy as np
 
 from tp_dspy.errors import NoUsableProposalWarning
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
-from tp_dspy.optimization.evidence import Reading, paired_error, weigh
 from tp_dspy.optimization.history import History
 from tp_dspy.optimization.panel import OutcomeStore, Panel, PanelScorer, fingerprint, on_common_examples
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import Racing, race
 from tp_dspy.optimization.reference import Proposal, Proposer
+from tp_dspy.optimization.selection import choose
 from tp_dspy.optimization.stopping import Progress, StopRule
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Scorer
@@ -270,11 +268,7 @@ class _Phase:
         return sorted(in_turn, key=lambda pair: pair[1].followed)[:limit]
 
     def select(self, finalists: int) -> list[ScoredCandidate]:
-        """Choose among the best on the selection panel; the original always takes part, and wins ties.
-
-        What is expected of a finalist goes into its selection as what was expected before: a panel of a dozen examples
-        is not believed against all that was seen before. But nobody that measures below the original there is
-        ranked above it.
+        """Choose among the best on the selection panel; the original always takes part.
 
         Without a selection panel it is the search panel, whose outcomes are known; but there, too, the comparison is
         on the examples that all finalists have an answer to.
@@ -285,28 +279,7 @@ class _Phase:
             self.tell("selection", candidates=len(candidates))
         panel = self.search if self.selection is None else self.selection
         standings = on_common_examples(self.outcomes(candidates, panel))
-        chosen = [self._with_expectation(self.worth.of(standing)) for standing in standings]
-        if self.selection is not None:
-            chosen = self._weighed(chosen, standings)
-        own = chosen[0].score
-        # reverse=True keeps the order of equals.
-        return sorted(chosen, key=lambda entry: (not entry.score < own, *entry.rank), reverse=True)
-
-    def _with_expectation(self, scored: ScoredCandidate) -> ScoredCandidate:
-        if scored.candidate not in self.history:
-            return scored
-        known = self.history[scored.candidate]
-        return replace(scored, round=known.round, expected=known.expected)
-
-    def _weighed(self, chosen: Sequence[ScoredCandidate], standings: Sequence[Standing]) -> list[ScoredCandidate]:
-        measured = [index for index, scored in enumerate(chosen) if not math.isnan(scored.score)]
-        if not measured:
-            return list(chosen)
-        draws = np.array([self.worth.combine(self.worth.draws(standings[index])) for index in measured])
-        examples = sum(map(len, standings[0].outcomes.values()))
-        readings = [Reading(chosen[index].score, chosen[index].expected) for index in measured]
-        beliefs = dict(zip(measured, weigh(readings, paired_error(draws, examples)), strict=True))
-        return [replace(scored, expected=beliefs.get(index)) for index, scored in enumerate(chosen)]
+        return choose(standings, self.history, self.worth, fresh=self.selection is not None)
 
     def by_search_score(self, finalists: int) -> list[ScoredCandidate]:
         """Rank the best by the search alone; the original comes last where it has no score."""

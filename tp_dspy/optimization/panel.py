@@ -42,6 +42,7 @@ class PanelScorer:
         program: The program that takes the candidates' instructions; never changed.
         scorer: Runs and judges pairs.
         store: Keeps outcomes.
+        prepared: The programs of the candidates that were scored last, which the next step of a race scores again.
         failed: Pairs that got no answer in this phase. They stay out of the store, so that a later phase or run tries
             them again; in this phase the scorer has tried twice already.
     """
@@ -50,6 +51,7 @@ class PanelScorer:
     scorer: Scorer
     store: OutcomeStore
     failed: dict[Pair, Outcome] = field(default_factory=dict)
+    prepared: dict[str, dspy.Module] = field(default_factory=dict)
 
     def standings(
         self,
@@ -86,8 +88,9 @@ class PanelScorer:
     ) -> list[Job[Pair]]:
         """List what is to be run, candidate by candidate, so that prefix caches hold."""
         jobs: dict[Pair, Job[Pair]] = {}
+        known, self.prepared = self.prepared, {}
         for candidate in candidates:
-            program = None
+            program = known.get(candidate.id)
             for name, examples in panel.items():
                 for key, example in zip(keys[name], examples, strict=True):
                     pair = (candidate.id, key)
@@ -95,6 +98,7 @@ class PanelScorer:
                         continue
                     if program is None:
                         program = self.scorer.prepare(candidate.apply(self.program))
+                    self.prepared[candidate.id] = program
                     jobs[pair] = Job(pair, program, example)
         return list(jobs.values())
 
