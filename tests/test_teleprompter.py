@@ -51,8 +51,9 @@ def good_words(instruction: str) -> set[str]:
 
 
 def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_of_as_many_calls() -> None:
+    # Three worlds to guard it; `python -m programs.benchmarks.transfer` runs as many as one likes.
     found, carried, both, alone = [], [], [], []
-    for seed in range(6):
+    for seed in range(3):
         world = World(seed)
         sources = [world.task(name, train=16, validation=16) for name in ("medicine", "law")]
         target = world.task("finance", train=4, validation=4)
