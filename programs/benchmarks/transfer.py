@@ -43,6 +43,7 @@ class Setting:
         source: The same, for each of two source tasks.
         rounds: Rounds of each phase, of six proposals.
         noise: See `World`.
+        shift: See `World`.
         engine: Whether answers come through adapter, scripted LM and parser, or from a program that shortens the way.
     """
 
@@ -51,6 +52,7 @@ class Setting:
     source: int = 16
     rounds: int = 8
     noise: float = 0.5
+    shift: float = 0.0
     engine: bool = False
 
 
@@ -68,7 +70,7 @@ class Row:
 def run(setting: Setting) -> Row:
     """Compile twice in one world."""
     dspy.configure(adapter=InstructionAdapter())
-    world = World(setting.world, noise=setting.noise)
+    world = World(setting.world, noise=setting.noise, shift=setting.shift)
     names = ("medicine", "law")
     sources = [world.task(name, train=setting.source, validation=setting.source) for name in names]
     target = world.task("finance", train=setting.target, validation=setting.target)
@@ -127,10 +129,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each phase (default 8)")
     parser.add_argument("--engine", action="store_true", help="go through adapter, scripted LM and parser: slower")
     parser.add_argument("--noise", type=float, default=0.5, help="share of luck that is the words' (default 0.5)")
+    parser.add_argument("--shift", type=float, default=0.0, help="what words are worth on one task only (default 0)")
     args = parser.parse_args()
     if args.worlds < 2:
         parser.error(f"--worlds is {args.worlds}; expected at least 2, for a standard error.")
-    settings = [Setting(w, args.target, args.source, args.rounds, args.noise, args.engine) for w in range(args.worlds)]
+    settings = [
+        Setting(w, args.target, args.source, args.rounds, args.noise, args.shift, args.engine)
+        for w in range(args.worlds)
+    ]
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with ProcessPoolExecutor() as pool:

@@ -47,12 +47,15 @@ class World:
         seed: Which world.
         noise: The share of the luck on a question, as a variance in [0, 1], that is the words'; the rest is the
             question's own and the same for all instructions.
+        shift: What a word is worth on one task beyond what it is worth on all, at most: 0 for tasks that are alike, 0.2
+            for tasks on which as much depends on the task as on the word.
         changes: Words that the reference LM changes at a time, at most.
         truth: The right letter by question.
     """
 
     seed: int = 0
     noise: float = 0.5
+    shift: float = 0.0
     changes: int = 3
     truth: dict[str, str] = field(default_factory=dict)
 
@@ -79,15 +82,17 @@ class World:
             "question"
         )
 
-    def rates(self, instruction: str) -> tuple[float, float]:
+    def rates(self, instruction: str, task: str) -> tuple[float, float]:
         """The true probability of keeping to the format, and of being right where it is kept to."""
-        words = set(re.findall(r"[a-z]+", instruction.lower()))
+        words = set(re.findall(r"[a-z]+", instruction.lower())) & set(VOCABULARY)
         right = 0.3 + 0.2 * len(words & set(ACCURACY_WORDS)) - 0.1 * len(words & set(HARMFUL_WORDS))
+        if self.shift:
+            right += sum(self.shift * (2 * uniform("shift", self.seed, task, word) - 1) for word in sorted(words))
         return 0.55 + 0.4 * (FORMAT_WORD in words), min(max(right, 0.05), 0.95)
 
-    def quality(self, instruction: str) -> float:
-        """The true share of right answers."""
-        follows, right = self.rates(instruction)
+    def quality(self, instruction: str, task: str = "finance") -> float:
+        """The true share of right answers on a task."""
+        follows, right = self.rates(instruction, task)
         return follows * right
 
     def scorer_lm(self, **kwargs: object) -> dspy.LM:
@@ -117,7 +122,8 @@ class World:
 
     def answer(self, question: str, instruction: str) -> tuple[str, float] | None:
         """Answer a question under an instruction: a letter and the probability of it; None is no letter at all."""
-        follows, right = self.rates(instruction)
+        task = re.search(r"^Case \d+ of (\w+) in world", question)
+        follows, right = self.rates(instruction, task[1] if task else "")
         if self._luck("format", question, instruction) >= follows:
             return None
         correct = self._luck("answer", question, instruction) < right

@@ -219,6 +219,8 @@ def test_a_race_drops_early_and_compares_on_equal_examples() -> None:
         met = 12 if scored.candidate in result.dropped else 24
         assert sum(metrics.n for metrics in scored.by_task.values()) == met
         assert known[scored.candidate.id] == (24 if scored.candidate == OWN else met)  # the original is a finalist
+    told = {e.data["scored"].candidate for e in lab.events if e.kind == "scored" and e.data["dropped"]}
+    assert told == set(result.dropped)
     assert not set(result.dropped) & {s.candidate for s in result.ranked if s.candidate != OWN}
 
 

@@ -39,7 +39,7 @@ class Event:
         kind: ``plan``, ``phase`` (begins), ``step`` (of scoring; `total` pairs), ``outcome``, ``scored``,
             ``proposals``, ``selection`` (begins), ``end``.
         phase: "source" or "target".
-        data: What belongs to the kind.
+        data: What belongs to the kind: for ``scored`` the candidate, and whether the race dropped it.
     """
 
     kind: str
@@ -207,7 +207,7 @@ class _Phase:
         self.dropped += [standing.candidate for standing in dropped]
         # All are recorded before anybody is told: a listener may be interrupted, and then nothing paid for is lost.
         for scored in self.history.record(reached, dropped, round):
-            self.tell("scored", scored=scored)
+            self.tell("scored", scored=scored, dropped=scored.candidate in self.dropped)
 
     def outcomes(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Have candidates scored on a panel; what is known already is not scored again."""

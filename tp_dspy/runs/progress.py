@@ -64,7 +64,7 @@ class LiveProgress:
         if event.kind == "outcome":
             self._progress.advance(bar)
             self._say_now_and_then(event.phase, bar)
-        elif event.kind == "scored":
+        elif event.kind == "scored" and not event.data["dropped"]:
             score = event.data["scored"].score
             self._best[event.phase] = max(score, self._best.get(event.phase, score))
         if note := self._note(event):

@@ -89,7 +89,7 @@ class PhaseRecord(Record):
     Attributes:
         ranked: The finalists, best first, with their scores on the selection panel.
         history: Every candidate scored on the search panel, in order of arrival.
-        dropped: Ids of candidates that the race dropped.
+        dropped: Ids of those that a race dropped before they had met all examples.
         proposals: Every reply of the reference LM.
         stopped: Why the phase ended.
         scorer_usage: What the scorer LM cost.
