@@ -13,8 +13,16 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from tp_dspy.errors import ConfigurationError, DataError
 from tp_dspy.scoring import metrics as m
+from tp_dspy.scoring.arrays import confidence_bins
 
-CONFIDENCE_METRICS = (m.expected_calibration_error, m.brier_score, m.auroc, m.auprc_positive, m.auprc_negative)
+CONFIDENCE_METRICS = (
+    m.expected_calibration_error,
+    m.maximum_calibration_error,
+    m.brier_score,
+    m.auroc,
+    m.auprc_positive,
+    m.auprc_negative,
+)
 TWO_CLASS_METRICS = (m.auroc, m.auprc_positive, m.auprc_negative)
 
 
@@ -74,26 +82,26 @@ def test_graded_correctness_is_split_over_both_classes_by_weight():
 
 def test_uniform_bins_are_open_below_and_closed_above_with_zero_in_the_first():
     edges = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    assert m.confidence_bins(edges).tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert confidence_bins(edges).tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     just_above = np.nextafter(edges[:-1], 1.0)
-    assert m.confidence_bins(just_above).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert confidence_bins(just_above).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("n_bins", [1, 2, 5, 7, 10, 15, 20, 100])
 def test_every_edge_written_as_a_decimal_belongs_to_the_bin_below(n_bins):
     edges = [k / n_bins for k in range(1, n_bins + 1)]
-    assert m.confidence_bins(edges, n_bins=n_bins).tolist() == list(range(n_bins))
+    assert confidence_bins(edges, n_bins=n_bins).tolist() == list(range(n_bins))
 
 
 def test_quantile_bins_have_equal_mass_without_ties():
     confidence = np.random.default_rng(0).permutation(np.linspace(0.5, 0.6, 43))
-    sizes = np.bincount(m.confidence_bins(confidence, n_bins=10, strategy="quantile"), minlength=10)
+    sizes = np.bincount(confidence_bins(confidence, n_bins=10, strategy="quantile"), minlength=10)
     assert set(sizes) == {4, 5}
     assert sizes.sum() == 43
 
 
 def test_quantile_bins_keep_ties_together_in_the_bin_of_the_lowest():
-    bins = m.confidence_bins([0.1, 0.9, 0.9, 0.9, 0.9, 0.95], n_bins=3, strategy="quantile")
+    bins = confidence_bins([0.1, 0.9, 0.9, 0.9, 0.9, 0.95], n_bins=3, strategy="quantile")
     assert bins.tolist() == [0, 0, 0, 0, 0, 2]
 
 
@@ -309,3 +317,46 @@ def test_turning_confidence_and_correctness_around_swaps_the_two_areas(correct, 
     swapped = m.auprc_negative(1 - right, 1 - sure)
     assert swapped == pytest.approx(m.auprc_positive(right, sure), abs=1e-12, nan_ok=True)
     assert m.auroc(1 - right, 1 - sure) == pytest.approx(m.auroc(right, sure), abs=1e-12, nan_ok=True)
+
+
+# --- the reliability curve ---
+
+
+def test_the_reliability_curve_by_hand_leaves_empty_bins_out():
+    curve = m.reliability_curve([1, 0, 1, 0.5], [0.92, 0.15, 0.98, float("nan")])
+    assert curve.count.tolist() == [1, 2]
+    assert (curve.low.tolist(), curve.high.tolist()) == ([0.15, 0.92], [0.15, 0.98])
+    assert curve.accuracy.tolist() == [0.0, 1.0] and curve.confidence == pytest.approx([0.15, 0.95])
+    assert m.maximum_calibration_error([1, 0, 1, 0.5], [0.92, 0.15, 0.98, float("nan")]) == pytest.approx(0.15)
+    empty = m.reliability_curve([1, 0], [float("nan")] * 2)
+    assert [part.size for part in (empty.low, empty.high, empty.confidence, empty.accuracy, empty.count)] == [0] * 5
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.3, 1.0]))), min_size=1),
+    st.integers(1, 12),
+    st.sampled_from(["uniform", "quantile"]),
+)
+def test_both_calibration_errors_can_be_read_off_the_curve(pairs, n_bins, strategy):
+    correct, confidence = zip(*pairs, strict=True)
+    curve = m.reliability_curve(correct, confidence, n_bins=n_bins, strategy=strategy)
+    gaps = np.abs(curve.accuracy - curve.confidence)
+    ece = m.expected_calibration_error(correct, confidence, n_bins=n_bins, strategy=strategy)
+    mce = m.maximum_calibration_error(correct, confidence, n_bins=n_bins, strategy=strategy)
+    assert ece == pytest.approx((gaps * curve.count).sum() / len(pairs)) and mce == pytest.approx(gaps.max())
+    assert ece <= mce + 1e-12
+    assert curve.count.sum() == len(pairs) and len(curve.count) <= n_bins
+    assert (curve.low <= curve.confidence + 1e-12).all() and (curve.confidence <= curve.high + 1e-12).all()
+    assert (curve.high[:-1] < curve.low[1:]).all()
+
+
+def test_where_nearly_all_confidences_are_the_same_only_bins_of_equal_mass_still_tell_them_apart():
+    # What saturated LMs give: 19 of 20 confidences at 0.99 or more; the right ones are the surest.
+    confidence = np.r_[np.linspace(0.99, 0.999999, 95), np.linspace(0.1, 0.5, 5)]
+    correct = np.r_[np.zeros(45), np.ones(50), np.zeros(5)]
+    assert m.reliability_curve(correct, confidence).count.max() == 95
+    quantile = m.reliability_curve(correct, confidence, strategy="quantile")
+    assert len(quantile.count) == 10 and quantile.accuracy[0] < quantile.accuracy[-1]
+    assert m.expected_calibration_error(correct, confidence, strategy="quantile") >= m.expected_calibration_error(
+        correct, confidence
+    )

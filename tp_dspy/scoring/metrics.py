@@ -15,34 +15,36 @@ Every function takes one value per example and returns one float. ``correct`` is
 from __future__ import annotations
 
 import math
-import operator
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tp_dspy.errors import ConfigurationError, DataError
+from tp_dspy.scoring.arrays import (
+    BinStrategy,
+    FloatArray,
+    IntArray,
+    confidence_bins,
+    unit_interval_array,
+    with_confidence,
+)
 
 __all__ = [
     "METRIC_NAMES",
-    "BinStrategy",
+    "ReliabilityCurve",
     "accuracy",
     "auprc_negative",
     "auprc_positive",
     "auroc",
     "brier_score",
-    "confidence_bins",
     "expected_calibration_error",
     "instruction_following_rate",
-    "unit_interval_array",
+    "maximum_calibration_error",
+    "reliability_curve",
 ]
 
 METRIC_NAMES: tuple[str, ...] = ("ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative", "brier")
 """The names of the metrics in tables, JSON and reports, in the order they are shown."""
-
-BinStrategy = Literal["uniform", "quantile"]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 
 def instruction_following_rate(followed: npt.ArrayLike) -> float:
@@ -98,7 +100,7 @@ def expected_calibration_error(
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    right, sure = _with_confidence(correct, confidence)
+    right, sure = with_confidence(correct, confidence)
     bins = confidence_bins(sure, n_bins=n_bins, strategy=strategy)
     if not sure.size:
         return math.nan
@@ -106,36 +108,88 @@ def expected_calibration_error(
     return float(np.abs(np.bincount(bins, weights=right - sure)).sum() / sure.size)
 
 
-def confidence_bins(confidence: npt.ArrayLike, *, n_bins: int = 10, strategy: BinStrategy = "uniform") -> IntArray:
-    """Bin of each confidence, as used by the calibration error and by reliability diagrams.
+def maximum_calibration_error(
+    correct: npt.ArrayLike, confidence: npt.ArrayLike, *, n_bins: int = 10, strategy: BinStrategy = "uniform"
+) -> float:
+    """Maximum calibration error (MCE): the gap between confidence and accuracy in the bin where it is largest.
 
-    * ``"uniform"``: bin k is (k / n_bins, (k + 1) / n_bins]; a confidence of exactly 0 goes in the first bin.
-    * ``"quantile"``: an example with r examples strictly less confident goes in bin floor(r * n_bins / n). Without ties
-      the bins differ by at most one example. Equal confidences always share a bin, the one of the lowest ranked among
-      them, so ties can make bins uneven or empty, and the order of the examples never matters.
+    ``MCE = max_b |accuracy_b - mean confidence_b|`` over the non-empty bins. A bin that holds one example weighs as
+    much as one that holds a hundred, so on small sets this is mostly the luck of the emptiest bin.
 
     Args:
-        confidence: Confidence in [0, 1], of shape (n,), without NaN.
+        correct: Correctness in [0, 1], of shape (n,).
+        confidence: Confidence in [0, 1], of shape (n,); NaN where there is none (left out).
         n_bins: Number of bins, at least 1.
         strategy: ``"uniform"`` for bins of equal width, ``"quantile"`` for bins of equal mass.
 
     Returns:
-        Bin indices in [0, n_bins), of shape (n,).
+        The error, in [0, 1], at least the expected calibration error; lower is better. NaN when no example has a
+        confidence.
 
     Raises:
         ConfigurationError: ``n_bins`` or ``strategy`` is not one of the above.
-        DataError: The values are not one-dimensional, not numbers, outside [0, 1] or NaN.
+        DataError: The arrays differ in length, or hold values outside their ranges.
+
+    References:
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    count = _bin_count(n_bins)
-    sure = unit_interval_array(confidence, "confidence")
-    if strategy == "uniform":
-        # k / n rounds to the float that the literal reads as (0.3, 0.7), where linspace is an ulp off: so a verbalised
-        # 0.3 sits on its edge, and side="left" puts it in the bin below.
-        return np.searchsorted(np.arange(1, count) / count, sure, side="left")
-    if strategy == "quantile":
-        below = np.searchsorted(np.sort(sure), sure, side="left")
-        return below * count // max(sure.size, 1)
-    raise ConfigurationError(f"strategy is {strategy!r}; expected 'uniform' or 'quantile'.")
+    curve = reliability_curve(correct, confidence, n_bins=n_bins, strategy=strategy)
+    return float(np.abs(curve.accuracy - curve.confidence).max()) if curve.count.size else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityCurve:
+    """What a reliability diagram shows: accuracy against confidence, one point per non-empty bin, in ascending order.
+
+    Attributes:
+        low: Least confidence in each bin, of shape (b,), b at most the number of bins; so for ``high``.
+        high: Greatest confidence in each bin.
+        confidence: Mean confidence in each bin.
+        accuracy: Mean correctness in each bin.
+        count: Examples in each bin.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    confidence: FloatArray
+    accuracy: FloatArray
+    count: IntArray
+
+
+def reliability_curve(
+    correct: npt.ArrayLike, confidence: npt.ArrayLike, *, n_bins: int = 10, strategy: BinStrategy = "uniform"
+) -> ReliabilityCurve:
+    """Accuracy against confidence, bin by bin.
+
+    Args:
+        correct: Correctness in [0, 1], of shape (n,).
+        confidence: Confidence in [0, 1], of shape (n,); NaN where there is none (left out).
+        n_bins: Number of bins, at least 1.
+        strategy: ``"uniform"`` for bins of equal width, ``"quantile"`` for bins of equal mass.
+
+    Returns:
+        One point per non-empty bin; none when no example has a confidence. The gaps between accuracy and confidence,
+        averaged with the counts as weights, are the expected calibration error of the same bins.
+
+    Raises:
+        ConfigurationError: ``n_bins`` or ``strategy`` is not one of the above.
+        DataError: The arrays differ in length, or hold values outside their ranges.
+    """
+    right, sure = with_confidence(correct, confidence)
+    order = np.argsort(sure, kind="stable")
+    right, sure = right[order], sure[order]
+    bins = confidence_bins(sure, n_bins=n_bins, strategy=strategy)
+    starts = np.flatnonzero(np.r_[True, bins[1:] != bins[:-1]]) if sure.size else np.empty(0, dtype=np.intp)
+    count = np.diff(np.r_[starts, sure.size])
+    if not sure.size:
+        return ReliabilityCurve(sure, sure, sure, sure, count)
+    return ReliabilityCurve(
+        low=sure[starts],
+        high=sure[starts + count - 1],
+        confidence=np.add.reduceat(sure, starts) / count,
+        accuracy=np.add.reduceat(right, starts) / count,
+        count=count,
+    )
 
 
 def brier_score(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> float:
@@ -154,7 +208,7 @@ def brier_score(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> float:
     References:
         Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review, 1950.
     """
-    right, sure = _with_confidence(correct, confidence)
+    right, sure = with_confidence(correct, confidence)
     return _mean((right - sure) ** 2)
 
 
@@ -171,7 +225,7 @@ def auroc(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> float:
     Raises:
         DataError: The arrays differ in length, or hold values outside their ranges.
     """
-    right, sure = _with_confidence(correct, confidence)
+    right, sure = with_confidence(correct, confidence)
     if not _two_classes(right):
         return math.nan
     from sklearn.metrics import roc_auc_score
@@ -196,7 +250,7 @@ def auprc_positive(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> float:
     Raises:
         DataError: The arrays differ in length, or hold values outside their ranges.
     """
-    right, sure = _with_confidence(correct, confidence)
+    right, sure = with_confidence(correct, confidence)
     return _average_precision(right, sure, of_correct=True)
 
 
@@ -215,69 +269,8 @@ def auprc_negative(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> float:
     Raises:
         DataError: The arrays differ in length, or hold values outside their ranges.
     """
-    right, sure = _with_confidence(correct, confidence)
+    right, sure = with_confidence(correct, confidence)
     return _average_precision(right, sure, of_correct=False)
-
-
-def unit_interval_array(values: npt.ArrayLike, name: str, *, allow_nan: bool = False) -> FloatArray:
-    """Check one argument of a metric: the one place where arrays are validated.
-
-    Args:
-        values: What the caller gave: booleans or numbers in [0, 1]; None reads as NaN.
-        name: The argument's name, for the error.
-        allow_nan: Whether NaN may stand for "none".
-
-    Returns:
-        The values as float64, of shape (n,), copied only if they are something else.
-
-    Raises:
-        DataError: The values are not one-dimensional, not numbers, outside [0, 1], or NaN where NaN may not be.
-    """
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is not numeric ({error}); expected one number in [0, 1] per example.") from None
-    if array.ndim != 1:
-        raise DataError(f"{name} has shape {array.shape}; expected (n,), one number in [0, 1] per example.")
-    inside = (array >= 0.0) & (array <= 1.0)
-    if allow_nan:
-        inside |= np.isnan(array)
-    if not inside.all():
-        where = int(np.argmin(inside))
-        expected = "a number in [0, 1], or NaN for none" if allow_nan else "a number in [0, 1]"
-        raise DataError(f"{name}[{where}] is {array[where]}; expected {expected}. Rescale it or leave it out.")
-    return array
-
-
-def _with_confidence(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Check both arrays and keep the examples that have a confidence."""
-    right = unit_interval_array(correct, "correct")
-    sure = unit_interval_array(confidence, "confidence", allow_nan=True)
-    if right.size != sure.size:
-        raise DataError(
-            f"correct has {right.size} values and confidence has {sure.size}; expected one of each per example "
-            "(NaN as the confidence of an example that has none)."
-        )
-    known = ~np.isnan(sure)
-    return right[known], sure[known]
-
-
-def _bin_count(n_bins: int) -> int:
-    try:
-        count = 0 if isinstance(n_bins, bool) else operator.index(n_bins)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ConfigurationError(f"n_bins is {n_bins!r}; expected a whole number of at least 1.")
-    return count
-
-
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if values.size else math.nan
-
-
-def _two_classes(right: FloatArray) -> bool:
-    return bool((right > 0.0).any() and (right < 1.0).any())
 
 
 def _average_precision(right: FloatArray, sure: FloatArray, *, of_correct: bool) -> float:
@@ -298,3 +291,11 @@ def _weighted_rows(right: FloatArray, sure: FloatArray) -> tuple[IntArray, Float
     weight = np.concatenate([right, 1.0 - right])
     kept = weight > 0.0
     return label[kept], np.concatenate([sure, sure])[kept], weight[kept]
+
+
+def _mean(values: FloatArray) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _two_classes(right: FloatArray) -> bool:
+    return bool((right > 0.0).any() and (right < 1.0).any())

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tp_dspy.errors import ConfigurationError, DataError
-from tp_dspy.scoring.metrics import METRIC_NAMES, confidence_bins, unit_interval_array
+from tp_dspy.scoring.arrays import confidence_bins, unit_interval_array
+from tp_dspy.scoring.metrics import METRIC_NAMES
 from tp_dspy.scoring.outcomes import Outcome
 
 __all__ = ["OutcomeArrays", "bootstrap_weights", "percentile_interval", "point_metrics", "weighted_metrics"]
