@@ -282,10 +282,12 @@ class _Phase:
         return choose(standings, self.history, self.worth, fresh=self.selection is not None)
 
     def by_search_score(self, finalists: int) -> list[ScoredCandidate]:
-        """Rank the best by the search alone; the original comes last where it has no score."""
-        ranked = self.history.ranked()
-        own = [scored for scored in ranked if scored.candidate == self.original]
+        """Rank the best by the search alone; the original comes last where it has not met all examples."""
+        ranked = self.history.complete()
+        own = next((scored for scored in ranked if scored.candidate == self.original), None)
         kept = ranked[:finalists]
-        if not own or own[0] not in kept:
-            kept += own or [ScoredCandidate(self.original, float("nan"), {})]
-        return kept
+        if own is None:
+            seen = self.original in self.history
+            return [*kept, self.history[self.original] if seen else ScoredCandidate(self.original, float("nan"), {})]
+        kept = kept if own in kept else [*kept, own]
+        return sorted(kept, key=lambda scored: not scored.score < own.score, reverse=True)
