@@ -167,8 +167,11 @@ class Evaluation:
     Attributes:
         metrics: Point values.
         intervals: 95 % percentile-bootstrap interval over examples, by metric name and for ``score``; it always
-            covers the point value. ECE is biased upward on small sets, and its interval is none for the true ECE.
-            (NaN, NaN) where a metric is NaN in every resample; empty without outcomes.
+            covers the point value. ECE is biased upward on small sets (0.13 for a true 0.10 at n = 200); its interval
+            is moved down by what resampling shows of that, and holds the true ECE in 84 % of experiments at n = 50,
+            90 % at n = 200, 92 % at n = 1,000 for an LM with a true ECE of 0.1; less often for one that is calibrated
+            perfectly (``programs.benchmarks.objective``). (NaN, NaN) where a metric is NaN in every resample; empty
+            without outcomes.
         outcomes: One per example, in the order of the examples.
     """
 
@@ -202,8 +205,17 @@ def evaluate(
         draws["score"] = weights.score(draws)
     metrics = measure(outcomes, weights, n_bins=n_bins)
     point = metrics.as_dict()
-    intervals = {name: _covering(point[name], percentile_interval(values)) for name, values in draws.items()}
+    intervals = {name: _interval(name, point[name], values) for name, values in draws.items()}
     return Evaluation(metrics, intervals, tuple(outcomes))
+
+
+def _interval(name: str, point: float, draws: Array) -> tuple[float, float]:
+    interval = percentile_interval(draws)
+    if name == "ece" and not math.isnan(interval[0]):
+        # Chance alone makes gaps: a resample lies above its set by about what the set lies above the truth.
+        bias = max(0.0, float(np.nanmean(draws)) - point)
+        interval = max(0.0, interval[0] - 2.0 * bias), max(0.0, interval[1] - 2.0 * bias)
+    return _covering(point, interval)
 
 
 def _covering(point: float, interval: tuple[float, float]) -> tuple[float, float]:
