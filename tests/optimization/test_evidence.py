@@ -151,6 +151,9 @@ def test_the_paired_error_leaves_out_what_all_share() -> None:
     assert paired_error(np.full((3, 10), 0.4) + common[:10], 9) == pytest.approx(0.0, abs=1e-12)
     assert paired_error(common[None], 1000) == pytest.approx(0.3, rel=0.05)
     assert paired_error(np.array([[0.1, math.nan], [0.2, 0.3]]), 4) == 0.0
+    useless = np.zeros((20, 4000))
+    assert paired_error(np.vstack([common + own, useless]), 1000) == pytest.approx(paired_error(common + own, 1000))
+    assert paired_error(useless, 1000) == 0.0
 
 
 def test_the_interaction_is_what_is_left_beyond_chance() -> None:

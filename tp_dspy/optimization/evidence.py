@@ -87,9 +87,12 @@ def paired_error(draws: FloatArray, examples: int) -> float:
         examples: How many examples were resampled.
 
     Returns:
-        The root mean square over candidates, at least 0. With a single candidate: by chance altogether.
+        The root mean square over candidates, at least 0; those that score the same on every resample are left out: one
+        that never keeps to the form says nothing of how much chance there is in those that do. With a single candidate:
+        by chance altogether.
     """
     draws = draws[:, ~np.isnan(draws).any(axis=0)]
+    draws = draws[np.ptp(draws, axis=1) > 1e-12] if draws.size else draws
     count = len(draws)
     if not draws.size:
         return 0.0
