@@ -144,7 +144,7 @@ def weigh(readings: Sequence[Reading], error: float) -> list[Belief]:
     share /= share.sum()
     expected = mean @ share
     doubt = variance @ share + ((mean - expected[:, None]) ** 2) @ share
-    return [Belief(float(m), math.sqrt(float(v))) for m, v in zip(expected, doubt, strict=True)]
+    return [Belief(float(m), math.sqrt(max(0.0, float(v)))) for m, v in zip(expected, doubt, strict=True)]
 
 
 class _Family:
