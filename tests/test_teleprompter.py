@@ -51,7 +51,8 @@ def good_words(instruction: str) -> set[str]:
 
 
 def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_of_as_many_calls() -> None:
-    # Three worlds to guard it; `python -m programs.benchmarks.transfer` runs as many as one likes.
+    # Three worlds guard it and prove nothing: of the first four, the single stage wins the last. The evidence is
+    # `python -m programs.benchmarks.transfer`, over as many worlds as one likes.
     found, carried, both, alone = [], [], [], []
     for seed in range(3):
         world = World(seed)
