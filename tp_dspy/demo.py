@@ -16,7 +16,7 @@ from tp_dspy.lms.adapter import InstructionAdapter, Position
 from tp_dspy.lms.embedded import embedded_lm
 from tp_dspy.optimization.cycle import Event, Listener
 from tp_dspy.runs.artifacts import TransferResult
-from tp_dspy.scoring.evaluation import Comparison, Evaluation, evaluate
+from tp_dspy.scoring.evaluation import Comparison, Evaluation
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Job, Scorer
@@ -248,12 +248,7 @@ class Demo:
             outcomes[key] = outcome
             self._tell("outcome", outcome=outcome)
         return {
-            text: evaluate(
-                [outcomes[text, index] for index in range(len(examples))],
-                objective.weights,
-                n_bins=objective.n_bins,
-                seed=self.seed,
-            )
+            text: objective.summarize([outcomes[text, index] for index in range(len(examples))], seed=self.seed)
             for text in texts
         }
 

@@ -234,7 +234,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 f"({len(student.predictors())} predictors, all of them frozen by `_compiled`)."
             )
         named = dict(student.named_predictors())
-        giving = [n for n in original.instructions if self.objective.answer in named[n].signature.output_fields]
+        answers = set(self.objective.answers)
+        giving = [n for n in original.instructions if answers & set(named[n].signature.output_fields)]
         return original, (giving or list(original.instructions))[-1]
 
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
@@ -286,7 +287,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         lm = self.reference_lm or dspy.settings.lm
         if lm is None:
             raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
-        prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answer)
+        prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answers)
         proposer = Proposer(lm, prompts, self.temperature, self.seed, threads=self.scorer.num_threads)
         if self.effort.rounds and not cycle.calls:
             # A wrong key or name is to show before the scorer is paid for a whole population.

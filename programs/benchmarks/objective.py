@@ -21,10 +21,12 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from tp_dspy.scoring import metrics
-from tp_dspy.scoring.evaluation import Weights, evaluate
+from tp_dspy.scoring.evaluation import evaluate
 from tp_dspy.scoring.metrics import METRIC_NAMES
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.resampling import OutcomeArrays, bootstrap_weights, weighted_metrics
+from tp_dspy.scoring.set_objective import SetObjective
+from tp_dspy.scoring.weights import Weights
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -48,6 +50,7 @@ def reference(followed: FloatArray, correct: FloatArray, confidence: FloatArray)
         "auprc_positive": float(average_precision_score(correct, confidence)) if both else math.nan,
         "auprc_negative": float(average_precision_score(1 - correct, 1 - confidence)) if both else math.nan,
         "brier": float(brier_score_loss(correct, confidence, pos_label=1)),
+        "coverage": 1.0,
     }
 
 
@@ -103,6 +106,7 @@ def equality(sets: int, seed: int) -> float:
             "auprc_positive": metrics.auprc_positive(correct, confidence),
             "auprc_negative": metrics.auprc_negative(correct, confidence),
             "brier": metrics.brier_score(correct, confidence),
+            "coverage": metrics.coverage(confidence),
         }
         worst = max(worst, distance(ours, reference(followed, correct, confidence)))
     return worst
@@ -123,11 +127,12 @@ def coverage(experiments: int, n: int, seed: int) -> dict[str, float]:
         "auroc": float((right[order] * below).sum() / (right.sum() * (1 - right).sum())),
     }
     held = dict.fromkeys(truth, 0)
+    rule = SetObjective(Weights.of(None), n_bins=_BINS)
     for number in range(experiments):
         confidence = rng.random(n)
         hits = rng.random(n) < 0.2 + 0.6 * confidence
         outcomes = [Outcome("ok", True, float(hit), float(c)) for hit, c in zip(hits, confidence, strict=True)]
-        intervals = evaluate(outcomes, Weights.of(None), n_bins=_BINS, seed=number).intervals
+        intervals = evaluate(outcomes, rule, seed=number).intervals
         for name, value in truth.items():
             held[name] += intervals[name][0] <= value <= intervals[name][1]
     return {name: round(count / experiments, 3) for name, count in held.items()}

@@ -15,7 +15,7 @@ EXAMPLES = [
     "Which nerve supplies the deltoid?",
     "The company said that its net sales fell by 4 % to 12 million euros in the second quarter.",
 ]
-REFERENCE = ReferencePrompt((TaskBrief("t", "", None, None, ()),), "answer")
+REFERENCE = ReferencePrompt((TaskBrief("t", "", None, None, ()),), ("answer",))
 GUARD = Guard(EXAMPLES, prompt=REFERENCE.fixed_text(), labels={"Question", "Patient note"})
 
 GOOD = [

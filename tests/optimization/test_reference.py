@@ -27,7 +27,7 @@ ITEMS = tuple(
     for name in ("kappa", "lambda", "sigma", "omega", "theta", "zeta")
 )
 BRIEF = TaskBrief("drugs", "questions about\n drugs.", "medical", ("yes", "no"), ITEMS)
-PROMPT = ReferencePrompt((BRIEF,), "answer")
+PROMPT = ReferencePrompt((BRIEF,), ("answer",))
 OWN = Candidate({"self": "Answer."})
 
 GOLDEN = """\
@@ -101,7 +101,7 @@ def reasons(proposals: list[Proposal]) -> list[str | None]:
 
 
 def test_the_prompt_word_for_word() -> None:
-    prompt = ReferencePrompt((BRIEF, TaskBrief("law", "", "legal", None, ())), "answer")
+    prompt = ReferencePrompt((BRIEF, TaskBrief("law", "", "legal", None, ())), ("answer",))
     failure = (ITEMS[1], Outcome("unparsed", reply="It depends."))
     built = prompt.build(
         [("Bad.", 0.071), ("Good.", 1.04)],
@@ -115,7 +115,7 @@ def test_the_prompt_word_for_word() -> None:
 
 def test_the_mark_stands_once_in_every_exemplar_and_otherwise_only_where_it_is_asked_for() -> None:
     for position in ("before", "start", "end", "answer"):
-        prompt = ReferencePrompt((BRIEF,), "answer", position)
+        prompt = ReferencePrompt((BRIEF,), ("answer",), position)
         exemplars = [prompt.exemplar(item) for item in ITEMS[:3]]
         assert all(text.count("<INS>") == 1 and text.endswith("yes") for text in exemplars)
         assert prompt.build([("A b.", 0.5)], ITEMS[:3]).count("<INS>") == 3 + 2
@@ -194,7 +194,7 @@ def test_exemplars_are_drawn_afresh_each_round_and_kept_within_it() -> None:
 
 def test_predictors_take_turns_over_the_rounds_too() -> None:
     lm = scripted_lm(numbered())
-    prompts = {name: ReferencePrompt((BRIEF,), "answer", step=f"Step {name}.") for name in ("first", "second")}
+    prompts = {name: ReferencePrompt((BRIEF,), ("answer",), step=f"Step {name}.") for name in ("first", "second")}
     asked = proposer(lm, prompts=prompts)
     best = Candidate({"first": "Own one.", "second": "Own two."})
     history = [ScoredCandidate(best, 0.5, {})]

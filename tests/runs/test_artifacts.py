@@ -19,8 +19,8 @@ from tp_dspy.optimization.evidence import Belief
 from tp_dspy.optimization.reference import Proposal
 from tp_dspy.runs import artifacts
 from tp_dspy.runs.artifacts import CandidateRecord, PhaseRecord, SourcePrompts, TaskRecord, TransferResult
-from tp_dspy.scoring.evaluation import Metrics
 from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.scoring.set_objective import Metrics
 
 NAN = float("nan")
 METRICS = Metrics(3, 1, 1.0, 1 / 3, 0.1, NAN, NAN, NAN, 0.2, 0.7)

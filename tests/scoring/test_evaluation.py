@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tp_dspy.errors import ConfigurationError, DataError
-from tp_dspy.scoring.evaluation import DEFAULT_WEIGHTS, Weights, compare, evaluate, measure
+from tp_dspy.scoring.evaluation import compare, evaluate
 from tp_dspy.scoring.outcomes import Outcome, Usage
+from tp_dspy.scoring.set_objective import SetObjective
+from tp_dspy.scoring.weights import DEFAULT_WEIGHTS, Weights
 
-WEIGHTS = Weights.of(None)
+RULE = SetObjective(Weights.of(None))
 
 
 def honest(rng: np.random.Generator, n: int, *, accuracy: float = 0.5) -> list[Outcome]:
@@ -22,31 +24,40 @@ def honest(rng: np.random.Generator, n: int, *, accuracy: float = 0.5) -> list[O
 
 
 def test_a_perfect_set_scores_1():
-    metrics = measure([Outcome("ok", True, 1.0, 1.0)] * 5, WEIGHTS)
+    metrics = RULE.measure([Outcome("ok", True, 1.0, 1.0)] * 5)
     assert metrics.score == pytest.approx(1.0)
     assert math.isnan(metrics.auroc)  # One class only: its weight went to accuracy.
 
 
 def test_a_set_without_any_answer_scores_0():
-    metrics = measure([Outcome("unparsed")] * 5, WEIGHTS)
+    metrics = RULE.measure([Outcome("unparsed")] * 5)
     assert metrics.score == 0.0
     assert (metrics.n, metrics.ifr, metrics.accuracy) == (5, 0.0, 0.0)
     assert math.isnan(metrics.ece)
 
 
-def test_the_weight_of_a_metric_that_is_nan_goes_to_accuracy():
-    metrics = measure([Outcome("ok", True, c) for c in (1.0, 1.0, 0.0, 1.0)], WEIGHTS)
-    assert metrics.score == pytest.approx(0.2 * 1.0 + 0.8 * 0.75)
+def test_confidence_that_is_expected_and_not_given_earns_nothing():
+    outcomes = [Outcome("ok", True, c) for c in (1.0, 1.0, 0.0, 1.0)]
+    assert RULE.measure(outcomes).score == pytest.approx(0.2 * 1.0 + 0.4 * 0.75)
+    assert SetObjective(Weights.of(None, confidence=False)).measure(outcomes).score == pytest.approx(0.2 + 0.8 * 0.75)
+
+
+def test_confidence_counts_for_the_share_that_has_one():
+    """Two of ten answered, both right and sure: a fifth of a perfect set, not more than one that answers badly."""
+    few = [Outcome("ok", True, 1.0, 1.0)] * 2 + [Outcome("unparsed")] * 8
+    metrics = RULE.measure(few)
+    assert (metrics.coverage, metrics.ece) == (0.2, 0.0)
+    assert metrics.score == pytest.approx(0.2)
 
 
 def test_errors_are_counted_and_left_out():
     right = Outcome("ok", True, 1.0, 1.0)
-    metrics = measure([right, Outcome("error", error="down"), right], WEIGHTS)
+    metrics = RULE.measure([right, Outcome("error", error="down"), right])
     assert (metrics.n, metrics.errors, metrics.accuracy) == (2, 1, 1.0)
 
 
 def test_errors_alone_are_worth_nothing_known():
-    evaluation = evaluate([Outcome("error")] * 3, WEIGHTS)
+    evaluation = evaluate([Outcome("error")] * 3, RULE)
     assert (evaluation.metrics.n, evaluation.metrics.errors) == (0, 3)
     assert math.isnan(evaluation.metrics.score)
     assert evaluation.intervals == {}
@@ -55,9 +66,9 @@ def test_errors_alone_are_worth_nothing_known():
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_intervals_cover_the_point(seed, n):
-    evaluation = evaluate(honest(np.random.default_rng(seed), n), WEIGHTS, resamples=200, seed=seed)
+    evaluation = evaluate(honest(np.random.default_rng(seed), n), RULE, resamples=200, seed=seed)
     point = evaluation.metrics.as_dict()
-    assert set(DEFAULT_WEIGHTS) | {"score", "brier"} == set(evaluation.intervals)
+    assert set(DEFAULT_WEIGHTS) | {"score", "brier", "coverage"} == set(evaluation.intervals)
     for name, (low, high) in evaluation.intervals.items():
         if not math.isnan(point[name]):
             assert low <= point[name] <= high, name
@@ -66,7 +77,7 @@ def test_intervals_cover_the_point(seed, n):
 def test_the_interval_of_ece_covers_a_perfect_ece():
     """Resampled, a constant 0.5 is seldom right half of the time: every resample has a larger ECE than the set."""
     outcomes = [Outcome("ok", True, float(i % 2), 0.5) for i in range(2000)]
-    low, high = evaluate(outcomes, WEIGHTS, resamples=100).intervals["ece"]
+    low, high = evaluate(outcomes, RULE, resamples=100).intervals["ece"]
     assert low == 0.0 < high
 
 
@@ -78,7 +89,7 @@ def test_the_interval_of_ece_is_moved_down_to_where_the_true_ece_is():
         confidence = rng.random(100)
         hits = rng.random(100) < 0.2 + 0.6 * confidence
         outcomes = [Outcome("ok", True, float(hit), float(c)) for hit, c in zip(hits, confidence, strict=True)]
-        evaluation = evaluate(outcomes, Weights.of(None), resamples=300, seed=seed)
+        evaluation = evaluate(outcomes, RULE, resamples=300, seed=seed)
         low, high = evaluation.intervals["ece"]
         held += low <= 0.1 <= high
         shown.append(evaluation.metrics.ece)
@@ -88,18 +99,18 @@ def test_the_interval_of_ece_is_moved_down_to_where_the_true_ece_is():
 
 def test_intervals_shrink_with_more_examples():
     rng = np.random.default_rng(0)
-    widths = [np.diff(evaluate(honest(rng, n), WEIGHTS, resamples=300).intervals["score"])[0] for n in (30, 600)]
+    widths = [np.diff(evaluate(honest(rng, n), RULE, resamples=300).intervals["score"])[0] for n in (30, 600)]
     assert widths[1] < widths[0] / 2
 
 
 def test_the_usage_of_an_evaluation_is_that_of_its_outcomes():
     outcomes = [Outcome("ok", usage=Usage(1, 0, 10, 2, 0.5)), Outcome("error", usage=Usage(2, 1, 20, 0, None))]
-    assert evaluate(outcomes, WEIGHTS).usage == Usage(3, 1, 30, 2, None)
+    assert evaluate(outcomes, RULE).usage == Usage(3, 1, 30, 2, None)
 
 
 def test_equal_sets_do_not_differ():
     outcomes = honest(np.random.default_rng(1), 60)
-    comparison = compare(outcomes, outcomes, WEIGHTS, resamples=300)
+    comparison = compare(outcomes, outcomes, RULE, resamples=300)
     assert (comparison.score, comparison.low, comparison.high, comparison.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -109,9 +120,9 @@ def test_a_paired_comparison_sees_what_an_unpaired_one_cannot():
     first = honest(rng, 60)
     wrong = [i for i, outcome in enumerate(first) if not outcome.correct][:8]
     second = [replace(o, correct=1.0) if i in wrong else o for i, o in enumerate(first)]
-    paired = compare(first, second, WEIGHTS, resamples=500)
+    paired = compare(first, second, RULE, resamples=500)
     order = rng.permutation(60)
-    unpaired = compare(first, [second[i] for i in order], WEIGHTS, resamples=500)
+    unpaired = compare(first, [second[i] for i in order], RULE, resamples=500)
     assert paired.score == pytest.approx(unpaired.score) and paired.score > 0
     assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
     assert paired.p_value < unpaired.p_value
@@ -120,7 +131,7 @@ def test_a_paired_comparison_sees_what_an_unpaired_one_cannot():
 def test_a_comparison_is_antisymmetric():
     rng = np.random.default_rng(3)
     first, second = honest(rng, 50), honest(rng, 50, accuracy=0.8)
-    there, back = compare(first, second, WEIGHTS, resamples=400), compare(second, first, WEIGHTS, resamples=400)
+    there, back = compare(first, second, RULE, resamples=400), compare(second, first, RULE, resamples=400)
     assert (there.score, there.low, there.high) == pytest.approx((-back.score, -back.high, -back.low))
     assert there.p_value == back.p_value
     assert there.low <= there.score <= there.high
@@ -128,25 +139,25 @@ def test_a_comparison_is_antisymmetric():
 
 def test_a_finite_number_of_resamples_never_claims_a_p_value_of_0():
     right, wrong = Outcome("ok", True, 1.0, 0.9), Outcome("ok", True, 0.0, 0.9)
-    comparison = compare([wrong] * 30, [right] * 30, WEIGHTS, resamples=99)
+    comparison = compare([wrong] * 30, [right] * 30, RULE, resamples=99)
     assert comparison.p_value == pytest.approx(2 / 100)
     assert comparison.low > 0
 
 
 def test_examples_that_failed_on_either_side_are_left_out_of_both():
     right, wrong, down = Outcome("ok", True, 1.0, 0.9), Outcome("ok", True, 0.0, 0.9), Outcome("error")
-    comparison = compare([right, down, wrong, right], [right, right, down, right], WEIGHTS, resamples=100)
+    comparison = compare([right, down, wrong, right], [right, right, down, right], RULE, resamples=100)
     assert (comparison.n, comparison.score, comparison.p_value) == (2, 0.0, 1.0)
 
 
 def test_sets_of_different_lengths_cannot_be_compared():
     with pytest.raises(DataError, match="1 and 2 outcomes"):
-        compare([Outcome("ok")], [Outcome("ok")] * 2, WEIGHTS)
+        compare([Outcome("ok")], [Outcome("ok")] * 2, RULE)
 
 
 def test_there_must_be_something_to_compare():
     with pytest.raises(DataError, match="No example has an answer from both"):
-        compare([Outcome("error")], [Outcome("ok")], WEIGHTS)
+        compare([Outcome("error")], [Outcome("ok")], RULE)
 
 
 def test_weights_are_normalised():
@@ -191,5 +202,5 @@ def test_degenerate_prompts_lose_to_an_honest_baseline_of_at_least_their_accurac
     for _ in range(40):
         base = honest(rng, 300, accuracy=float(rng.uniform(0.2, 0.9)))
         other = _degenerate(rng, kind, base)
-        assert measure(other, WEIGHTS).accuracy <= measure(base, WEIGHTS).accuracy
-        assert measure(other, WEIGHTS).score < measure(base, WEIGHTS).score
+        assert RULE.measure(other).accuracy <= RULE.measure(base).accuracy
+        assert RULE.measure(other).score < RULE.measure(base).score

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import dspy
 import pytest
 
-from programs.benchmarks.scripted import Reply, answer_logprobs, certain, scripted_lm
+from programs.benchmarks.scripted import Reply as ScriptedReply
+from programs.benchmarks.scripted import answer_logprobs, certain, scripted_lm
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError, ProgramError
 from tp_dspy.lms.adapter import InstructionAdapter
+from tp_dspy.scoring.calls import Reply
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 
 LETTERS = ["A", "B", "C", "D"]
@@ -33,9 +35,13 @@ def example(answer: Any = "B", **fields: Any) -> dspy.Example:
     return dspy.Example(question="Which one?", answer=answer, **fields).with_inputs("question")
 
 
+def read_from(text: str | None, logprobs: Any = None) -> dict[str, Reply | None]:
+    return {"answer": None if text is None else Reply(text, logprobs, frozenset({"answer"}))}
+
+
 def judge(given: Any, expected: Any = "B", *, reply: str | None = None, choices: Any = LETTERS, **settings: Any):
     objective = ObjectiveEvaluator(confidence=None, choices=choices, **settings)
-    return objective.outcome(example(expected), dspy.Prediction(answer=given), reply=reply)
+    return objective.outcome(example(expected), dspy.Prediction(answer=given), replies=read_from(reply))
 
 
 @pytest.mark.parametrize("given", ["B", "(b)", "B. Heart"])
@@ -116,7 +122,7 @@ def test_typed_answers_get_their_confidence_from_the_logits(adapter):
     """The type of the field is read off the prediction: no check() is needed, and none is remembered."""
     before, after = REPLIES[adapter]
     tokens = [*certain(before), *answer_logprobs("B", {"B": 0.6, "A": 0.2, "x": 0.2}), *certain(after)]
-    lm = scripted_lm(lambda prompt: Reply.of(*(t for t in tokens if t[0])), logprobs=True, top_logprobs=5)
+    lm = scripted_lm(lambda prompt: ScriptedReply.of(*(t for t in tokens if t[0])), logprobs=True, top_logprobs=5)
     with dspy.context(lm=lm, adapter=adapter()):
         prediction = dspy.Predict(Lettered)(question="Which one?")
     outcome = ObjectiveEvaluator().outcome(example(), prediction)
@@ -130,8 +136,8 @@ def test_one_objective_serves_two_programs():
     free = dspy.Predict("question -> answer")
     objective.check(free, [example("Heart")])
     assert objective.outcome(example("Heart"), dspy.Prediction(answer="the heart")).correct == 1.0
-    assert objective.typed_choices(dspy.Predict(Lettered)) == tuple(LETTERS)
-    assert objective.typed_choices(free) is None
+    assert objective.judge.typed_choices(dspy.Predict(Lettered)) == {"answer": tuple(LETTERS)}
+    assert objective.judge.typed_choices(free) == {"answer": None}
 
 
 def test_enum_answers_go_by_their_values():
@@ -139,7 +145,7 @@ def test_enum_answers_go_by_their_values():
     objective = ObjectiveEvaluator(confidence=None)
     objective.check(dspy.Predict(signature), [example(Tone.GOOD), example("bad news")])
     outcome = objective.outcome(
-        example("good news"), dspy.Prediction(answer=Tone.GOOD), typed=("good news", "bad news")
+        example("good news"), dspy.Prediction(answer=Tone.GOOD), typed={"answer": ("good news", "bad news")}
     )
     assert (outcome.answer, outcome.correct) == ("good news", 1.0)
 
@@ -171,7 +177,7 @@ def test_confidence_of_free_text_is_the_mean_of_its_tokens():
 @pytest.mark.parametrize("logprobs", [None, {"content": []}, {"content": None}])
 def test_missing_logprobs_name_the_ways_out(logprobs):
     with pytest.raises(LogprobsUnavailableError, match=r"logprobs=True.*'verbalized'.*confidence=None"):
-        ObjectiveEvaluator().outcome(example(), dspy.Prediction(answer="B"), logprobs=logprobs)
+        ObjectiveEvaluator().outcome(example(), dspy.Prediction(answer="B"), replies=read_from("B", logprobs))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from tp_dspy.scoring.resampling import (
     OutcomeArrays,
     bootstrap_weights,
     percentile_interval,
-    point_metrics,
     weighted_metrics,
 )
 
@@ -43,7 +42,12 @@ def plain_metrics(arrays, n_bins=10):
         "auprc_positive": m.auprc_positive(right, sure),
         "auprc_negative": m.auprc_negative(right, sure),
         "brier": m.brier_score(right, sure),
+        "coverage": m.coverage(sure),
     }
+
+
+def metrics_of(arrays, n_bins=10):
+    return {k: float(v[0]) for k, v in weighted_metrics(arrays, np.ones((1, len(arrays))), n_bins=n_bins).items()}
 
 
 def assert_rows_equal_repeated_examples(arrays, weights, n_bins=10):
@@ -95,8 +99,8 @@ def test_outages_are_left_out_and_unreadable_replies_count_against_the_prompt():
 
 def test_unparsed_outcomes_lower_ifr_and_accuracy_and_nothing_else():
     answered = [Outcome("ok", True, 1.0, 0.9), Outcome("ok", True, 0.0, 0.2)]
-    before = point_metrics(OutcomeArrays.from_outcomes(answered))
-    after = point_metrics(OutcomeArrays.from_outcomes([*answered, Outcome("unparsed"), Outcome("unparsed")]))
+    before = metrics_of(OutcomeArrays.from_outcomes(answered))
+    after = metrics_of(OutcomeArrays.from_outcomes([*answered, Outcome("unparsed"), Outcome("unparsed")]))
     assert (before["ifr"], before["accuracy"]) == (1.0, 0.5)
     assert (after["ifr"], after["accuracy"]) == (0.5, 0.25)
     for name in ("ece", "auroc", "auprc_positive", "auprc_negative", "brier"):
@@ -107,7 +111,7 @@ def test_unparsed_outcomes_lower_ifr_and_accuracy_and_nothing_else():
 def test_no_outcomes_is_an_empty_set_with_undefined_metrics(outcomes):
     arrays = OutcomeArrays.from_outcomes(outcomes)
     assert len(arrays) == 0
-    assert all(math.isnan(value) for value in point_metrics(arrays).values())
+    assert all(math.isnan(value) for value in metrics_of(arrays).values())
 
 
 def test_take_picks_by_position_repeats_and_masks():
@@ -173,11 +177,11 @@ def test_only_the_proportions_of_the_weights_matter():
         assert thousandth[name] == pytest.approx(once[name], abs=1e-12, nan_ok=True)
 
 
-def test_point_metrics_are_the_plain_metrics():
+def test_one_row_of_ones_gives_the_plain_metrics():
     rng = np.random.default_rng(3)
     for n in (1, 2, 50, 500):
         arrays = random_arrays(rng, n)
-        assert point_metrics(arrays, n_bins=7) == pytest.approx(plain_metrics(arrays, 7), abs=1e-9, nan_ok=True)
+        assert metrics_of(arrays, n_bins=7) == pytest.approx(plain_metrics(arrays, 7), abs=1e-9, nan_ok=True)
 
 
 def test_rows_that_leave_nothing_or_one_class_are_nan_next_to_rows_that_do_not():
@@ -221,7 +225,7 @@ def test_weights_that_are_no_weights_are_refused(bad):
 @pytest.mark.parametrize("n_bins", [0, 1.5, True])
 def test_a_bad_number_of_bins_is_refused(n_bins):
     with pytest.raises(ConfigurationError, match="n_bins"):
-        point_metrics(some_arrays(), n_bins=n_bins)
+        metrics_of(some_arrays(), n_bins=n_bins)
 
 
 def test_memory_does_not_grow_with_the_resamples():

@@ -16,6 +16,7 @@ __all__ = [
     "bare",
     "choices_of_type",
     "holds_nothing_else",
+    "last_number",
     "listed_choices",
     "normalized",
     "read_choice",
@@ -163,6 +164,21 @@ def _number(text: str) -> float | None:
     """Read a text that is one number (with thousands separators, a currency or percent sign); else None."""
     match = _NUMBER.fullmatch(unicodedata.normalize("NFKC", text).strip())
     return float((match["sign"] or "").replace("\u2212", "-") + match["digits"].replace(",", "")) if match else None
+
+
+def last_number(text: str) -> float | None:
+    """Read the last number of a text, as answers to sums end with theirs; None without any.
+
+    Thousands separators, a currency or percent sign and a sign before the number are understood.
+    """
+    found = [match for match in _NUMBER.finditer(unicodedata.normalize("NFKC", text)) if match["digits"]]
+    if not found:
+        return None
+    last = found[-1]
+    # The hyphen of "COVID-19" or "3-5" is no minus.
+    before = last.string[: last.start()][-1:]
+    sign = "" if before.isalnum() and last["sign"] else (last["sign"] or "")
+    return float(sign.replace("\u2212", "-") + last["digits"].replace(",", ""))
 
 
 def same_answer(given: str, expected: str, *, tolerance: float = 1e-6) -> bool:

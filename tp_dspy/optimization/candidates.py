@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +14,11 @@ import dspy
 
 from tp_dspy.errors import ConfigurationError, ProgramError
 from tp_dspy.optimization.evidence import Belief
-from tp_dspy.scoring.evaluation import Metrics
 from tp_dspy.scoring.outcomes import Outcome
+from tp_dspy.scoring.programs import copy_sharing_lms
+from tp_dspy.scoring.set_objective import Metrics
 
 __all__ = ["Candidate", "Origin", "ScoredCandidate", "Standing", "free_predictors", "match_predictors"]
-
-logger = logging.getLogger(__name__)
 
 Origin = Literal["original", "seed", "general", "source", "proposal"]
 
@@ -82,7 +79,7 @@ class Candidate:
         Raises:
             ProgramError: If the program has no predictor of one of these names.
         """
-        copied = _copy_sharing_lms(program)
+        copied = copy_sharing_lms(program)
         after = dict(copied.named_predictors())
         unknown = sorted(set(self.instructions) - set(after))
         if unknown:
@@ -94,22 +91,6 @@ class Candidate:
             if name in self.instructions:
                 predictor.signature = predictor.signature.with_instructions(self.instructions[name])
         return copied
-
-
-def _copy_sharing_lms(program: dspy.Module) -> dspy.Module:
-    """Copy a program but not its LMs: a copy of an LM takes its engine, its clients and its whole history along."""
-    held = [getattr(module, "lm", None) for _, module in program.named_sub_modules()]
-    try:
-        return copy.deepcopy(program, {id(lm): lm for lm in held if isinstance(lm, dspy.BaseLM)})
-    except Exception as error:
-        # Some attribute (a lock, a client) cannot be copied; DSPy's own way shares it.
-        logger.debug("%s cannot be copied in one go: %s", type(program).__name__, error)
-    copied = program.deepcopy()
-    after = dict(copied.named_sub_modules())
-    for name, module in program.named_sub_modules():
-        if isinstance(getattr(module, "lm", None), dspy.BaseLM) and name in after:
-            after[name].lm = module.lm
-    return copied
 
 
 def free_predictors(program: dspy.Module) -> list[tuple[str, Any]]:
@@ -207,11 +188,23 @@ class ScoredCandidate:
     expected: Belief | None = None
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """For ranking, higher is better: the expected score in whole points of a hundred, then the measured one.
+    def violation(self) -> float:
+        """By how much it misses the objective's constraints, as a mean over tasks; 0 where it keeps them all."""
+        missed = [metrics.violation for metrics in self.by_task.values()]
+        return math.fsum(missed) / len(missed) if missed else 0.0
 
-        What is expected is not known better than that. A NaN is below all.
+    @property
+    def merit(self) -> tuple[float, float]:
+        """What was measured, for comparisons, higher is better: whoever keeps the constraints, then the score."""
+        return -self.violation, self.score
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """For ranking, higher is better: the constraints, the expected score in whole points, the measured score.
+
+        What is expected is not known better than to a point of a hundred. A NaN is below all.
         """
         if math.isnan(self.score):
-            return -math.inf, -math.inf
-        return self.score if self.expected is None else round(self.expected.mean, 2), self.score
+            return -math.inf, -math.inf, -math.inf
+        expected = self.score if self.expected is None else round(self.expected.mean, 2)
+        return -self.violation, expected, self.score

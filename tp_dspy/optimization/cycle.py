@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -228,7 +229,9 @@ class _Phase:
         for round in range(1, rounds + 1):
             best = self.history.ranked()[0]
             pairs = count * sum(len(examples) for examples in self.search.values())
-            progress = Progress(round, best.score, without_gain, self.cycle.calls, pairs)
+            # A score that breaks the constraints is no score to stop at.
+            score = best.score if best.violation == 0 else math.nan
+            progress = Progress(round, score, without_gain, self.cycle.calls, pairs)
             reason = next((reason for rule in stop if (reason := rule(progress))), None)
             if reason is not None:
                 self.stopped = reason
@@ -290,4 +293,4 @@ class _Phase:
             seen = self.original in self.history
             return [*kept, self.history[self.original] if seen else ScoredCandidate(self.original, float("nan"), {})]
         kept = kept if own in kept else [*kept, own]
-        return sorted(kept, key=lambda scored: not scored.score < own.score, reverse=True)
+        return sorted(kept, key=lambda scored: not scored.merit < own.merit, reverse=True)

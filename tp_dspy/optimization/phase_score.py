@@ -50,8 +50,23 @@ class PhaseScore:
         Returns:
             Scores of shape (tasks, resamples); NaN where a resample holds nothing that counts.
         """
-        rows = []
+        return self._drawn(standing)[0]
+
+    def merit(self, scored: ScoredCandidate) -> float:
+        """Make one number to compare by: the score, or below all scores by how much the constraints are missed."""
+        return -scored.violation if scored.violation > 0 else scored.score
+
+    def merit_draws(self, standing: Standing) -> FloatArray:
+        """Give the `merit` of bootstrap resamples, paired as those of `draws` are; of shape (resamples,)."""
+        scores, violations = self._drawn(standing)
+        violation = violations.mean(axis=0)
+        return np.where(violation > 0, -violation, self.combine(scores))
+
+    def _drawn(self, standing: Standing) -> tuple[FloatArray, FloatArray]:
+        scores, violations = [], []
         for task, outcomes in enumerate(standing.outcomes.values()):
             rng = np.random.default_rng([task, len(outcomes)])
-            rows.append(self.objective.resample(outcomes, bootstrap_weights(len(outcomes), _RESAMPLES, rng)))
-        return np.array(rows)
+            drawn = self.objective.resample(outcomes, bootstrap_weights(len(outcomes), _RESAMPLES, rng))
+            scores.append(drawn["score"])
+            violations.append(drawn["violation"])
+        return np.array(scores), np.array(violations)

@@ -135,7 +135,7 @@ def shared_answers(briefs: Sequence[TaskBrief]) -> tuple[str, ...] | None:
 
 
 def reference_prompts(
-    program: dspy.Module, predictors: Iterable[str], briefs: Sequence[TaskBrief], answer: str
+    program: dspy.Module, predictors: Iterable[str], briefs: Sequence[TaskBrief], answers: Sequence[str]
 ) -> dict[str, ReferencePrompt]:
     """Make the reference prompt of each predictor.
 
@@ -145,7 +145,7 @@ def reference_prompts(
         program: The program.
         predictors: Names of the predictors to be optimised.
         briefs: The tasks.
-        answer: The field that holds the answer.
+        answers: The output fields that hold the answers.
     """
     adapter = dspy.settings.adapter
     position = adapter.position if isinstance(adapter, InstructionAdapter) else "start"
@@ -161,5 +161,5 @@ def reference_prompts(
                 f"The work is done in steps. This instruction is for the step {name!r}, "
                 f"which reads {reads} and writes {writes}."
             )
-        prompts[name] = ReferencePrompt(tuple(briefs), answer, position, step)
+        prompts[name] = ReferencePrompt(tuple(briefs), tuple(answers), position, step)
     return prompts

@@ -94,8 +94,8 @@ class PairedBootstrap:
         everyone = [standing.candidate for standing in standings]
         if len(standings) <= self.keep or met < _LEAST_EXAMPLES:
             return everyone
-        scores = np.array([worth.of(standing).score for standing in standings])
-        draws = np.array([worth.combine(worth.draws(standing)) for standing in standings])
+        scores = np.array([worth.merit(worth.of(standing)) for standing in standings])
+        draws = np.array([worth.merit_draws(standing) for standing in standings])
         rival = np.argsort(-np.nan_to_num(scores), kind="stable")[self.keep - 1]
         # Equal is as good; so is a resample that leaves nothing to compare. Rounding must not tell equals apart.
         as_good = ~(draws < draws[rival] - 1e-12)

@@ -235,11 +235,17 @@ def _value(holder: Any, name: str) -> Any:
 
 
 def _by_instruction(history: Sequence[ScoredCandidate], predictor: str) -> list[tuple[str, float]]:
-    """List one predictor's instructions with the best that is expected of each, worst first, never-scored ones out."""
+    """List one predictor's instructions with the best that is expected of each, worst first, never-scored ones out.
+
+    One that misses a constraint is shown below all that keep them, the lower the more it misses.
+    """
+    known = [scored for scored in history if not math.isnan(scored.score)]
+    least = min((scored.rank[1] for scored in known if scored.violation == 0), default=1.0)
     best: dict[str, float] = {}
-    for scored in history:
-        if not math.isnan(scored.score):
-            text = scored.candidate.instructions[predictor]
-            score = scored.rank[0]
-            best[text] = max(score, best.get(text, score))
+    for scored in known:
+        _, score, _ = scored.rank
+        if scored.violation > 0:
+            score = min(score, least) - scored.violation
+        text = scored.candidate.instructions[predictor]
+        best[text] = max(score, best.get(text, score))
     return sorted(best.items(), key=lambda pair: pair[1])

@@ -9,6 +9,7 @@ import dspy
 
 from tp_dspy.lms.adapter import InstructionAdapter, Position
 from tp_dspy.optimization.guards import MARK
+from tp_dspy.scoring.matching import expected_answers
 from tp_dspy.scoring.outcomes import Outcome
 
 __all__ = ["ReferencePrompt", "TaskBrief"]
@@ -67,13 +68,13 @@ class ReferencePrompt:
 
     Attributes:
         tasks: The tasks of the phase.
-        answer: The output field that holds the answer.
+        answers: The output fields that hold the answers; at least one.
         position: Where the instruction stands in what the scorer LM reads.
         step: For a program of several predictors: what the predictor at hand does, in words.
     """
 
     tasks: Sequence[TaskBrief]
-    answer: str
+    answers: tuple[str, ...]
     position: Position = "start"
     step: str = ""
 
@@ -120,17 +121,25 @@ class ReferencePrompt:
         """Show one example as the scorer LM would read it, `<INS>` in the instruction's place, with its answer."""
         inputs = {name: _short(value, _EXEMPLAR_CHARS) for name, value in example.inputs().items()}
         fields = {name: (str, dspy.InputField()) for name in inputs}
-        signature = dspy.Signature({**fields, self.answer: (str, dspy.OutputField())}, MARK)
+        signature = dspy.Signature({**fields, self.answers[0]: (str, dspy.OutputField())}, MARK)
         messages = InstructionAdapter(self.position).format(signature, [], inputs)
         text = "\n\n".join(message["content"] for message in messages)
-        return f"{text} {_short(example.get(self.answer, ''), _EXEMPLAR_CHARS)}".rstrip()
+        return f"{text} {_short(self._expected(example), _EXEMPLAR_CHARS)}".rstrip()
+
+    def _expected(self, example: dspy.Example) -> str:
+        """Write the expected answer; of several fields each with its name, of several accepted answers the first."""
+        listed = {name: expected_answers(example.get(name)) for name in self.answers}
+        texts = {name: answers[0] if answers else "" for name, answers in listed.items()}
+        if len(texts) == 1:
+            return texts[self.answers[0]]
+        return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
     def _failure(self, example: dspy.Example, outcome: Outcome) -> str:
         item = " ".join(str(value) for value in example.inputs().toDict().values())
         reply = outcome.reply if outcome.reply is not None else (outcome.answer or "")
         return (
             f"- Item: {_short(' '.join(item.split()), 2 * _REPLY_CHARS)}\n  Reply: {_short(reply, _REPLY_CHARS)!r}; "
-            f"expected: {_short(example.get(self.answer, ''), _REPLY_CHARS)}"
+            f"expected: {_short(self._expected(example), _REPLY_CHARS)}"
         )
 
     def fixed_text(self) -> str:

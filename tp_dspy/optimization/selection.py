@@ -35,9 +35,9 @@ def choose(standings: Sequence[Standing], history: History, worth: PhaseScore, *
     scored = [_known(worth.of(standing), history) for standing in standings]
     if fresh:
         scored = _weighed(scored, standings, worth)
-    own = scored[0].score
+    own = scored[0].merit
     # reverse=True keeps the order of equals.
-    return sorted(scored, key=lambda entry: (not entry.score < own, *entry.rank), reverse=True)
+    return sorted(scored, key=lambda entry: (not entry.merit < own, *entry.rank), reverse=True)
 
 
 def _known(scored: ScoredCandidate, history: History) -> ScoredCandidate:

@@ -16,7 +16,7 @@ class Progress:
 
     Attributes:
         round: The round that would begin now; the first one after the first population is 1.
-        best: The best score so far, in [0, 1] without a spread penalty.
+        best: The best score so far, in [0, 1] without a spread penalty; NaN while nothing keeps the constraints.
         rounds_without_gain: Rounds since `best` last rose.
         scorer_calls: Scored pairs so far in this compile, as a count.
         next_calls: Scored pairs that the coming round would add, at most.

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
 from tp_dspy.optimization.cycle import PhaseResult
 from tp_dspy.optimization.evidence import Belief
-from tp_dspy.scoring.evaluation import Metrics
 from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.scoring.set_objective import Metrics
 from tp_dspy.tasks.task import Task
 
 __all__ = ["CandidateRecord", "PhaseRecord", "ProposalRecord", "Record", "TaskRecord"]

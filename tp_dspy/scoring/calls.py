@@ -162,7 +162,7 @@ def record_calls(**settings: Any) -> Iterator[CallRecord]:
         tracker.take_rolled_up()
 
 
-def unavailable(error: Exception) -> LMUnavailableError | None:
+def unavailable(error: Exception | None) -> LMUnavailableError | None:
     """Turn an error that asking again cannot mend into one that says so; None for any other."""
     if not isinstance(error, _HOPELESS):
         return None

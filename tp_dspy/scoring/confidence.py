@@ -101,6 +101,10 @@ def answer_probability(logprobs: Any, *, field: str, answer: str, allowed: Seque
     own; spelling variants of the token that was chosen ("b", " B") count as that token. An alternative that leads to
     several answers is undecided and left out, as is one that leads to none.
 
+    ``top_logprobs`` show the likeliest tokens only. Allowed answers that are not among them are given the most that
+    they can have: no more each than the least likely token that is shown, and together no more than is left. An LM that
+    is on its way to say something else is thus not certain of the answer it ends up with; one that is sure stays sure.
+
     Args:
         logprobs: See `reply_text`.
         field: Name of the output field.
@@ -108,8 +112,8 @@ def answer_probability(logprobs: Any, *, field: str, answer: str, allowed: Seque
         allowed: All possible answers, ``answer`` among them, compared without regard to case.
 
     Returns:
-        Probability in [0, 1], normalised over ``allowed``; 1 when ``top_logprobs`` show no other answer. None when the
-        answer is not in the reply or not among ``allowed``.
+        Probability in [0, 1], normalised over ``allowed``; without any ``top_logprobs`` at least that of the tokens
+        themselves. None when the answer is not in the reply or not among ``allowed``.
     """
     text, spans = reply_text(logprobs)
     span = find_answer_span(text, field, answer)
@@ -124,12 +128,17 @@ def answer_probability(logprobs: Any, *, field: str, answer: str, allowed: Seque
         chosen = text[span[0] : end].casefold()
         step = math.exp(_logprob(token))
         emitted, lead = text[span[0] : max(start, span[0])], text[start : span[0]]
+        # The answers that this token decided against.
+        hidden = {option for option in mass if _leads(emitted.casefold(), option) and not _leads(chosen, option)}
         for fragment, probability in _alternatives(token, emitted, lead):
             leads_to = [option for option in mass if _leads(fragment, option)]
+            hidden -= set(leads_to)
             if fragment == chosen:
                 step += probability
             elif len(leads_to) == 1:
                 mass[leads_to[0]] += path * probability
+        for option in hidden:
+            mass[option] += path * _most_each(token, len(hidden))
         path *= step
         if not any(_leads(chosen, option) for option in mass if option != target):
             break
@@ -251,6 +260,12 @@ def _leads(fragment: str, option: str) -> bool:
         if fragment.startswith(spelling) and re.compile(_end_of(spelling)).match(fragment, len(spelling)):
             return True
     return False
+
+
+def _most_each(token: Any, count: int) -> float:
+    """The most that each of so many tokens can have had that are not shown among the alternatives."""
+    shown = {_bytes(entry): math.exp(_logprob(entry)) for entry in (*(_get(token, "top_logprobs") or ()), token)}
+    return min(min(shown.values()), max(0.0, 1.0 - math.fsum(shown.values())) / count)
 
 
 def _alternatives(token: Any, emitted: str, lead: str) -> Iterator[tuple[str, float]]:

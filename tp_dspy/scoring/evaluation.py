@@ -1,168 +1,43 @@
-"""What a set of outcomes is worth: metrics, one score, intervals, and paired differences."""
+"""A program measured on held-out examples: metrics with intervals, and paired differences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tp_dspy.errors import ConfigurationError, DataError
+from tp_dspy.errors import DataError
+from tp_dspy.scoring.arrays import BinStrategy
+from tp_dspy.scoring.metrics import ReliabilityCurve, expected_calibration_error, reliability_curve
 from tp_dspy.scoring.outcomes import Outcome, Usage
-from tp_dspy.scoring.resampling import (
-    OutcomeArrays,
-    bootstrap_weights,
-    percentile_interval,
-    point_metrics,
-    weighted_metrics,
-)
+from tp_dspy.scoring.resampling import OutcomeArrays, bootstrap_weights, percentile_interval
+from tp_dspy.scoring.set_objective import Metrics, SetObjective
 
-__all__ = [
-    "DEFAULT_WEIGHTS",
-    "Comparison",
-    "Evaluation",
-    "Metrics",
-    "Weights",
-    "compare",
-    "evaluate",
-    "measure",
-    "resample",
-]
+if TYPE_CHECKING:
+    import pandas as pd
 
-Array = np.ndarray
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
 
-# The paper's own weights are not public. Accuracy leads; following the format comes next; the rest is confidence.
-DEFAULT_WEIGHTS: Mapping[str, float] = {
-    "accuracy": 0.40,
-    "ifr": 0.20,
-    "ece": 0.15,
-    "auroc": 0.15,
-    "auprc_positive": 0.05,
-    "auprc_negative": 0.05,
-}
+FloatArray = npt.NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Weights:
-    """How metrics make one score: their weighted mean, ECE counting as ``1 - ECE``.
-
-    A metric that is NaN (AUROC when every answer is right, say) is left out and its weight goes to accuracy, so
-    that a perfect prompt scores 1 and a prompt that answers nothing scores 0.
-
-    Attributes:
-        by_metric: Non-negative weight by metric name (the keys of `DEFAULT_WEIGHTS`), normalised to sum to 1.
-    """
-
-    by_metric: Mapping[str, float]
-
-    @classmethod
-    def of(cls, weights: Mapping[str, float] | None) -> Weights:
-        """Validate and normalise.
-
-        Raises:
-            ConfigurationError: If a metric is unknown, a weight is negative or not finite, or all are zero.
-        """
-        given = dict(DEFAULT_WEIGHTS if weights is None else weights)
-        unknown = sorted(set(given) - set(DEFAULT_WEIGHTS))
-        if unknown:
-            raise ConfigurationError(f"weights names {unknown}; expected some of {sorted(DEFAULT_WEIGHTS)}.")
-        bad = {name: value for name, value in given.items() if not _is_weight(value)}
-        if bad or sum(given.values()) <= 0:
-            raise ConfigurationError(
-                f"weights is {given}; expected finite numbers of at least 0, one of them above 0."
-                + (f" Wrong: {bad}." if bad else "")
-            )
-        total = sum(given.values())
-        return cls({name: value / total for name, value in given.items() if value > 0})
-
-    def score(self, metrics: Mapping[str, Array]) -> Array:
-        """Combine metrics into scores.
-
-        Args:
-            metrics: Arrays of one shape by metric name, as `weighted_metrics` gives them.
-
-        Returns:
-            Scores of that shape, in [0, 1]; NaN only where accuracy is (no outcomes at all).
-        """
-        accuracy = np.asarray(metrics["accuracy"], dtype=float)
-        total = np.zeros_like(accuracy)
-        for name, weight in self.by_metric.items():
-            value = np.asarray(metrics[name], dtype=float)
-            value = 1.0 - value if name == "ece" else value
-            total = total + weight * np.where(np.isnan(value), accuracy, value)
-        return total
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """The metrics of one set of outcomes.
-
-    Attributes:
-        n: Outcomes that count.
-        errors: Outcomes left out because no answer could be had.
-        ifr: Instruction-following rate, in [0, 1].
-        accuracy: Mean correctness, in [0, 1].
-        ece: Expected calibration error, in [0, 1]; lower is better. NaN without confidences.
-        auroc: Area under the ROC curve of confidence against correctness; NaN with one class only.
-        auprc_positive: Average precision for correct answers (PR-P); NaN with one class only.
-        auprc_negative: Average precision for incorrect answers (PR-N); NaN with one class only.
-        brier: Mean squared difference of confidence and correctness; lower is better. NaN without confidences.
-        score: The objective's one score, in [0, 1]; NaN with no outcomes.
-    """
-
-    n: int
-    errors: int
-    ifr: float
-    accuracy: float
-    ece: float
-    auroc: float
-    auprc_positive: float
-    auprc_negative: float
-    brier: float
-    score: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Return all of it by name."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        numbers = (
-            (name, f"{value:.3f}" if isinstance(value, float) else value) for name, value in asdict(self).items()
-        )
-        return " ".join(f"{name}={value}" for name, value in numbers)
-
-
-def measure(outcomes: Iterable[Outcome], weights: Weights, *, n_bins: int = 10) -> Metrics:
-    """Measure a set of outcomes; ``error`` outcomes are counted and left out."""
-    outcomes = list(outcomes)
-    arrays = OutcomeArrays.from_outcomes(outcomes)
-    metrics = point_metrics(arrays, n_bins=n_bins)
-    score = float(weights.score({name: np.array(value) for name, value in metrics.items()}))
-    return Metrics(n=len(arrays), errors=len(outcomes) - len(arrays), score=score, **metrics)
-
-
-def resample(outcomes: Sequence[Outcome], weights: npt.ArrayLike, by: Weights, *, n_bins: int = 10) -> Array:
-    """Score resamples of outcomes.
-
-    Args:
-        outcomes: One per example; ``error`` outcomes are left out.
-        weights: How often each example is in each resample, of shape (resamples, examples).
-        by: How metrics make the score.
-        n_bins: Bins of the calibration error.
-
-    Returns:
-        Scores of shape (resamples,); NaN where a resample holds nothing that counts.
-    """
-    counts = [outcome.status != "error" for outcome in outcomes]
-    arrays = OutcomeArrays.from_outcomes(outcomes)
-    return by.score(weighted_metrics(arrays, np.asarray(weights)[:, counts], n_bins=n_bins))
+# Bins of equal width say little when nearly all confidences lie in one of them.
+_SURE = 0.99
+_MOSTLY = 0.7
+# Two-sided test at 5 % that finds a difference in 80 % of cases: 1.96 and 0.84 standard errors.
+_POWER_QUANTILES = 1.959964 + 0.841621
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A program measured on a set of examples.
+
+    Prints as a table; `to_dict` and `to_frame` give the figures, and notebooks show it with its reliability curve.
 
     Attributes:
         metrics: Point values.
@@ -173,43 +48,148 @@ class Evaluation:
             perfectly (``programs.benchmarks.objective``). (NaN, NaN) where a metric is NaN in every resample; empty
             without outcomes.
         outcomes: One per example, in the order of the examples.
+        rule: How the outcomes were measured.
     """
 
     metrics: Metrics
     intervals: Mapping[str, tuple[float, float]]
     outcomes: tuple[Outcome, ...]
+    rule: SetObjective
 
     @property
     def usage(self) -> Usage:
         """What the evaluation cost."""
         return sum((outcome.usage for outcome in self.outcomes), Usage())
 
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many outcomes there are of each status, and how many answers were not in the asked format."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        unfollowed = sum(outcome.status == "ok" and not outcome.followed for outcome in self.outcomes)
+        return {
+            "ok": counts["ok"],
+            "ok but not followed": unfollowed,
+            "unparsed": counts["unparsed"],
+            "error": counts["error"],
+        }
 
-def evaluate(
-    outcomes: Sequence[Outcome], weights: Weights, *, n_bins: int = 10, resamples: int = 2000, seed: int = 0
-) -> Evaluation:
+    @cached_property
+    def _arrays(self) -> OutcomeArrays:
+        return OutcomeArrays.from_outcomes(self.outcomes)
+
+    def reliability(self, strategy: BinStrategy = "uniform") -> ReliabilityCurve:
+        """Give accuracy against confidence, bin by bin, in bins of equal width or (``"quantile"``) of equal mass."""
+        arrays = self._arrays
+        return reliability_curve(arrays.correct, arrays.confidence, n_bins=self.rule.n_bins, strategy=strategy)
+
+    @property
+    def ece_equal_mass(self) -> float:
+        """Expected calibration error in bins of equal mass; NaN without confidences."""
+        arrays = self._arrays
+        return expected_calibration_error(
+            arrays.correct, arrays.confidence, n_bins=self.rule.n_bins, strategy="quantile"
+        )
+
+    @property
+    def uncalibrated(self) -> Metrics | None:
+        """The metrics as they would be without the calibration that was fitted afterwards; None where there is none."""
+        if all(outcome.uncalibrated is None for outcome in self.outcomes):
+            return None
+        from dataclasses import replace
+
+        return self.rule.measure(replace(outcome, confidence=outcome.uncalibrated) for outcome in self.outcomes)
+
+    def confusion(self) -> pd.DataFrame:
+        """Count the answers given (columns) to what was expected (rows).
+
+        Returns:
+            Counts; answers that could not be read are in the column ``(unparsed)``. Empty where no example has an
+            expected answer.
+        """
+        import pandas as pd
+
+        pairs = [
+            (o.expected, o.answer if o.answer is not None else "(unparsed)")
+            for o in self.outcomes
+            if o.status != "error" and o.expected is not None
+        ]
+        expected = pd.Series([pair[0] for pair in pairs], name="expected", dtype=object)
+        return pd.crosstab(expected, pd.Series([pair[1] for pair in pairs], name="answer", dtype=object))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the figures should know."""
+        said = [f"Constraint missed: {words}." for words in self.rule.constraints.missed(self.metrics.as_dict())]
+        sure = self._arrays.confidence
+        sure = sure[~np.isnan(sure)]
+        if self.metrics.errors:
+            said.append(f"{self.metrics.errors} of {len(self.outcomes)} examples got no answer and are left out.")
+        if self.metrics.n and 0 < self.metrics.coverage < 1:
+            said.append(
+                f"Only {sure.size} of {self.metrics.n} answers have a confidence; the score counts calibration and "
+                "ranking times that share."
+            )
+        if sure.size and (share := float((sure >= _SURE).mean())) >= _MOSTLY:
+            said.append(
+                f"{share:.0%} of confidences are {_SURE} or more: bins of equal width hardly tell them apart. In bins "
+                f"of equal mass the ECE is {self.ece_equal_mass:.3f}."
+            )
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as plain values: metrics, intervals, statuses, confusion, reliability, remarks."""
+        from tp_dspy.scoring.reports import evaluation_dict
+
+        return evaluation_dict(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the metrics as a table: a row per metric; value, low and high as columns."""
+        import pandas as pd
+
+        rows = self.metrics.as_dict()
+        names = [*self.rule.names, "score"]
+        ends = [self.intervals.get(name, (math.nan, math.nan)) for name in names]
+        return pd.DataFrame(
+            {"value": [rows[n] for n in names], "low": [e[0] for e in ends], "high": [e[1] for e in ends]}, index=names
+        ).rename_axis("metric")
+
+    def __str__(self) -> str:
+        from tp_dspy.scoring.reports import as_text, evaluation_table
+
+        return as_text(evaluation_table(self))
+
+    def __rich__(self) -> Any:
+        from tp_dspy.scoring.reports import evaluation_table
+
+        return evaluation_table(self)
+
+    def _repr_html_(self) -> str:
+        from tp_dspy.scoring.reports import evaluation_html
+
+        return evaluation_html(self)
+
+
+def evaluate(outcomes: Sequence[Outcome], rule: SetObjective, *, resamples: int = 2000, seed: int = 0) -> Evaluation:
     """Measure outcomes with 95 % bootstrap intervals over examples.
 
     Args:
         outcomes: One per example.
-        weights: How metrics make the score.
-        n_bins: Bins of the calibration error.
+        rule: How a set is measured.
         resamples: Bootstrap resamples.
         seed: Seed of the resampling.
     """
-    arrays = OutcomeArrays.from_outcomes(outcomes)
-    draws: dict[str, Array] = {}
-    if len(arrays):
-        rng = np.random.default_rng(seed)
-        draws = weighted_metrics(arrays, bootstrap_weights(len(arrays), resamples, rng), n_bins=n_bins)
-        draws["score"] = weights.score(draws)
-    metrics = measure(outcomes, weights, n_bins=n_bins)
-    point = metrics.as_dict()
-    intervals = {name: _interval(name, point[name], values) for name, values in draws.items()}
-    return Evaluation(metrics, intervals, tuple(outcomes))
+    counted = [outcome for outcome in outcomes if outcome.status != "error"]
+    metrics = rule.measure(outcomes)
+    intervals: dict[str, tuple[float, float]] = {}
+    if counted:
+        counts = bootstrap_weights(len(counted), resamples, np.random.default_rng(seed))
+        draws = rule.values(counted, counts)
+        point = metrics.as_dict()
+        intervals = {name: _interval(name, point[name], draws[name]) for name in (*rule.names, "score")}
+    return Evaluation(metrics, intervals, tuple(outcomes), rule)
 
 
-def _interval(name: str, point: float, draws: Array) -> tuple[float, float]:
+def _interval(name: str, point: float, draws: FloatArray) -> tuple[float, float]:
     interval = percentile_interval(draws)
     if name == "ece" and not math.isnan(interval[0]):
         # Chance alone makes gaps: a resample lies above its set by about what the set lies above the truth.
@@ -225,10 +205,6 @@ def _covering(point: float, interval: tuple[float, float]) -> tuple[float, float
     return min(interval[0], point), max(interval[1], point)
 
 
-def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-
 @dataclass(frozen=True)
 class Comparison:
     """The paired difference of two evaluations on the same examples, second minus first.
@@ -239,6 +215,11 @@ class Comparison:
         high: Upper end.
         p_value: Two-sided bootstrap p-value of no difference.
         n: Examples that both could be measured on.
+        examples_needed: Examples like these with which a difference of this size would be seen: a two-sided test at
+            5 % finds it in 80 % of cases. A rough figure, since it takes the measured difference for the true one.
+            Infinite where there is no difference.
+        by_metric: Difference of each metric with its interval: (difference, low, high). For ECE and Brier score
+            negative is better.
     """
 
     score: float
@@ -246,20 +227,57 @@ class Comparison:
     high: float
     p_value: float
     n: int
+    examples_needed: float
+    by_metric: Mapping[str, tuple[float, float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as plain values; None for what is undefined or infinite."""
+        from tp_dspy.scoring.reports import comparison_dict
+
+        return comparison_dict(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the differences as a table: a row per metric; difference, low and high as columns."""
+        import pandas as pd
+
+        rows = {**self.by_metric, "score": (self.score, self.low, self.high)}
+        columns = ["difference", "low", "high"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("metric")
+
+    def __str__(self) -> str:
+        from tp_dspy.scoring.reports import as_text, comparison_table
+
+        return as_text(comparison_table(self))
+
+    def __rich__(self) -> Any:
+        from tp_dspy.scoring.reports import comparison_table
+
+        return comparison_table(self)
+
+    def _repr_html_(self) -> str:
+        from tp_dspy.scoring.reports import comparison_html
+
+        return comparison_html(self)
 
 
 def compare(
     first: Sequence[Outcome],
     second: Sequence[Outcome],
-    weights: Weights,
+    rule: SetObjective,
     *,
-    n_bins: int = 10,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Compare two sets of outcomes example by example: both are resampled with the same examples each time.
 
     Examples that ended in ``error`` on either side are left out of both.
+
+    Args:
+        first: One outcome per example.
+        second: The same examples.
+        rule: How a set is measured.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
 
     Raises:
         DataError: If the two differ in length, or no example is left.
@@ -269,15 +287,33 @@ def compare(
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.status != "error" and b.status != "error"]
     if not pairs:
         raise DataError("No example has an answer from both sides; evaluate again when the LM can be reached.")
-    draws = bootstrap_weights(len(pairs), resamples, np.random.default_rng(seed))
-    sides = [OutcomeArrays.from_outcomes(side) for side in zip(*pairs, strict=True)]
-    scores = [weights.score(weighted_metrics(side, draws, n_bins=n_bins)) for side in sides]
-    point = [weights.score({k: np.array(v) for k, v in point_metrics(side, n_bins=n_bins).items()}) for side in sides]
-    difference = scores[1] - scores[0]
-    change = float(point[1] - point[0])
-    low, high = _covering(change, percentile_interval(difference))
+    sides = [list(side) for side in zip(*pairs, strict=True)]
+    # The first row is the set as it is.
+    counts = np.vstack([np.ones((1, len(pairs)), dtype=np.int32), _draws(len(pairs), resamples, seed)])
+    values = [rule.values(side, counts) for side in sides]
+    changes = {name: values[1][name] - values[0][name] for name in (*rule.names, "score")}
+    ends = {name: _change(rows) for name, rows in changes.items()}
+    score, low, high = ends.pop("score")
+    difference = changes["score"][1:]
     # Add-one, so that a finite number of resamples never claims a p-value of 0. Rounding keeps equal scores equal.
     rounded = np.round(difference, 12)
     tail = min((rounded <= 0).sum(), (rounded >= 0).sum())
     p_value = min(1.0, 2 * (int(tail) + 1) / (resamples + 1))
-    return Comparison(change, low, high, p_value, len(pairs))
+    needed = _examples_needed(score, float(difference.std()), len(pairs))
+    return Comparison(score, low, high, p_value, len(pairs), needed, ends)
+
+
+def _draws(n: int, resamples: int, seed: int) -> npt.NDArray[np.int32]:
+    return bootstrap_weights(n, resamples, np.random.default_rng(seed))
+
+
+def _change(rows: FloatArray) -> tuple[float, float, float]:
+    point = float(rows[0])
+    return point, *_covering(point, percentile_interval(rows[1:]))
+
+
+def _examples_needed(difference: float, standard_error: float, n: int) -> float:
+    if round(difference, 12) == 0:
+        return math.inf
+    # The standard error falls with the root of the number of examples.
+    return max(2.0, float(math.ceil(n * (_POWER_QUANTILES * standard_error / difference) ** 2)))

@@ -30,21 +30,39 @@ from tp_dspy.scoring.arrays import (
 )
 
 __all__ = [
+    "LOWER_IS_BETTER",
     "METRIC_NAMES",
+    "OF_CONFIDENCE",
     "ReliabilityCurve",
     "accuracy",
     "auprc_negative",
     "auprc_positive",
     "auroc",
     "brier_score",
+    "coverage",
     "expected_calibration_error",
     "instruction_following_rate",
     "maximum_calibration_error",
     "reliability_curve",
 ]
 
-METRIC_NAMES: tuple[str, ...] = ("ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative", "brier")
+METRIC_NAMES: tuple[str, ...] = (
+    "ifr",
+    "accuracy",
+    "ece",
+    "auroc",
+    "auprc_positive",
+    "auprc_negative",
+    "brier",
+    "coverage",
+)
 """The names of the metrics in tables, JSON and reports, in the order they are shown."""
+
+OF_CONFIDENCE: frozenset[str] = frozenset({"ece", "auroc", "auprc_positive", "auprc_negative", "brier"})
+"""Those of them that are over the examples with a confidence only."""
+
+LOWER_IS_BETTER: frozenset[str] = frozenset({"ece", "brier"})
+"""Those of them of which less is better."""
 
 
 def instruction_following_rate(followed: npt.ArrayLike) -> float:
@@ -75,6 +93,21 @@ def accuracy(correct: npt.ArrayLike) -> float:
         DataError: The values are not one-dimensional, not numbers, outside [0, 1] or NaN.
     """
     return _mean(unit_interval_array(correct, "correct"))
+
+
+def coverage(confidence: npt.ArrayLike) -> float:
+    """Share of examples that have a confidence.
+
+    Args:
+        confidence: Confidence in [0, 1], of shape (n,); NaN where there is none.
+
+    Returns:
+        The share, in [0, 1]; higher is better. NaN when n is 0.
+
+    Raises:
+        DataError: The values are not one-dimensional, not numbers, or outside [0, 1].
+    """
+    return _mean((~np.isnan(unit_interval_array(confidence, "confidence", allow_nan=True))).astype(np.float64))
 
 
 def expected_calibration_error(

@@ -49,7 +49,10 @@ class Outcome:
         followed: Whether the reply keeps to the asked format.
         correct: How right the answer is, in [0, 1].
         confidence: How sure the LM is of its answer, in [0, 1]; None when there is none.
-        answer: The answer as it was read from the reply; None when none could be read.
+        uncalibrated: The confidence before a calibration that was fitted afterwards; None where there is no such.
+        answer: The answer as it was read from the reply; None when none could be read. Of several output fields
+            ``name: answer`` of each, with "; " between them.
+        expected: The expected answer, spelled alike; None when the example has none.
         reply: The raw reply of the LM call that gave the answer, where known.
         feedback: What was wrong, in words; empty when nothing was.
         usage: What this outcome cost.
@@ -61,10 +64,12 @@ class Outcome:
     correct: float = 0.0
     confidence: float | None = None
     answer: str | None = None
+    expected: str | None = None
     reply: str | None = None
     feedback: str = ""
     usage: Usage = field(default_factory=Usage)
     error: str | None = None
+    uncalibrated: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "unparsed", "error"):

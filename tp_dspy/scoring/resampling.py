@@ -19,7 +19,7 @@ from tp_dspy.scoring.arrays import confidence_bins, unit_interval_array
 from tp_dspy.scoring.metrics import METRIC_NAMES
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["OutcomeArrays", "bootstrap_weights", "percentile_interval", "point_metrics", "weighted_metrics"]
+__all__ = ["OutcomeArrays", "bootstrap_weights", "percentile_interval", "weighted_metrics"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -109,8 +109,9 @@ def weighted_metrics(arrays: OutcomeArrays, weights: npt.ArrayLike, *, n_bins: i
     """Every metric for every row of weights.
 
     A row of counts gives what :mod:`tp_dspy.scoring.metrics` gives on the examples repeated that often; ECE is in
-    ``n_bins`` bins of equal width. IFR and accuracy are over all examples, the other metrics over the examples with a
-    confidence. Work goes in chunks of rows, so memory beyond ``weights`` itself grows with n * n_bins + R, not n * R.
+    ``n_bins`` bins of equal width. IFR, accuracy and coverage are over all examples, the other metrics over the
+    examples with a confidence. Work goes in chunks of rows, so memory beyond ``weights`` itself grows with
+    n * n_bins + R, not n * R.
 
     Args:
         arrays: The outcomes of n examples.
@@ -141,31 +142,14 @@ def weighted_metrics(arrays: OutcomeArrays, weights: npt.ArrayLike, *, n_bins: i
     for start in range(0, len(matrix), rows):
         chunk = matrix[start : start + rows].astype(np.float64)
         _check_weights(chunk, start)
-        ifr, acc, ece, brier = _additive_metrics(chunk @ columns)
+        ifr, acc, ece, brier, coverage = _additive_metrics(chunk @ columns)
         ranked = chunk[:, order]
         auroc, positive, negative = _ranking_metrics(
             _sum_ties(ranked * right, first_of_tie), _sum_ties(ranked * (1.0 - right), first_of_tie)
         )
-        values[:, start : start + rows] = ifr, acc, ece, auroc, positive, negative, brier
+        values[:, start : start + rows] = ifr, acc, ece, auroc, positive, negative, brier, coverage
     np.clip(values, 0.0, 1.0, out=values)  # Rounding can leave the range by an ulp; NaN stays NaN.
     return dict(zip(METRIC_NAMES, values, strict=True))
-
-
-def point_metrics(arrays: OutcomeArrays, *, n_bins: int = 10) -> dict[str, float]:
-    """Every metric of the outcomes as they are: :func:`weighted_metrics` with one row of ones.
-
-    Args:
-        arrays: The outcomes of n examples.
-        n_bins: Number of bins of the calibration error, at least 1.
-
-    Returns:
-        For each name of ``METRIC_NAMES``, in that order, its value, in [0, 1] or NaN where it is undefined.
-
-    Raises:
-        ConfigurationError: ``n_bins`` is not a whole number of at least 1.
-    """
-    rows = weighted_metrics(arrays, np.ones((1, len(arrays))), n_bins=n_bins)
-    return {name: float(row[0]) for name, row in rows.items()}
 
 
 def bootstrap_weights(n: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.int32]:
@@ -253,12 +237,12 @@ def _additive_columns(arrays: OutcomeArrays, n_bins: int) -> FloatArray:
     return np.column_stack([np.ones(len(arrays)), arrays.followed, arrays.correct, known, gap**2, per_bin])
 
 
-def _additive_metrics(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """IFR, accuracy, ECE and Brier score of each row from the weighted sums of ``_additive_columns``."""
+def _additive_metrics(sums: FloatArray) -> tuple[FloatArray, ...]:
+    """IFR, accuracy, ECE, Brier score and coverage of each row from the weighted sums of ``_additive_columns``."""
     total = np.where(sums[:, 0] > 0.0, sums[:, 0], math.nan)
     total_known = np.where(sums[:, 3] > 0.0, sums[:, 3], math.nan)
     ece = np.abs(sums[:, 5:]).sum(axis=1) / total_known
-    return sums[:, 1] / total, sums[:, 2] / total, ece, sums[:, 4] / total_known
+    return sums[:, 1] / total, sums[:, 2] / total, ece, sums[:, 4] / total_known, sums[:, 3] / total
 
 
 def _sum_ties(ranked: FloatArray, first_of_tie: npt.NDArray[np.intp]) -> FloatArray:

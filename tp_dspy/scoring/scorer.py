@@ -13,20 +13,29 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError, LMTransportError
+from dspy.utils.exceptions import (
+    AdapterParseError,
+    LMInvalidRequestError,
+    LMTransportError,
+    LMUnsupportedFeatureError,
+)
 
 from tp_dspy.errors import (
     ConfigurationError,
     LMUnavailableError,
+    LogprobsUnavailableError,
     ProgramError,
     ScoringFailedError,
     TransferPromptingError,
 )
 from tp_dspy.lms.answers import as_text
-from tp_dspy.scoring.calls import CallRecord, address, record_calls, unavailable
-from tp_dspy.scoring.outcomes import Outcome
+from tp_dspy.scoring.calls import CallRecord, Reply, address, record_calls, unavailable
+from tp_dspy.scoring.judge import NO_LOGPROBS
+from tp_dspy.scoring.outcomes import Outcome, Usage
+from tp_dspy.scoring.programs import copy_sharing_lms
 
 if TYPE_CHECKING:
+    from tp_dspy.scoring.judge import TypedChoices
     from tp_dspy.scoring.objective import ObjectiveEvaluator
 
 __all__ = ["Job", "Scorer"]
@@ -65,7 +74,8 @@ class _Run:
 
     Attributes:
         settings: DSPy settings of every call.
-        typed: The allowed answers by the type of the answer field, by the program's id.
+        typed: The allowed answers by the types of the answer fields, by the program's id.
+        again: The programs that ask again, for confidence by agreement, by the program's id.
         lms: The LMs by name and address, for messages.
         reached: Whether the LM has answered anything.
         refused: Calls that found nobody to talk to.
@@ -73,7 +83,8 @@ class _Run:
     """
 
     settings: dict[str, Any]
-    typed: dict[int, tuple[str, ...] | None]
+    typed: dict[int, TypedChoices]
+    again: dict[int, list[dspy.Module]]
     lms: str
     reached: bool = False
     refused: int = 0
@@ -123,11 +134,9 @@ class Scorer:
 
     def prepare(self, program: dspy.Module) -> dspy.Module:
         """Copy a program for scoring; see the class for what differs from the original."""
-        prepared = program.deepcopy()
+        prepared = copy_sharing_lms(program)
         # Frozen parts (compiled by others) are not optimised, but they are called.
-        originals = dict(program.named_sub_modules(dspy.Predict))
-        for name, predictor in prepared.named_sub_modules(dspy.Predict):
-            predictor.lm = originals[name].lm  # Not its copy: one history, one engine.
+        for _, predictor in prepared.named_sub_modules(dspy.Predict):
             predictor.config = {**self._call_defaults(predictor), **predictor.config}
         return prepared
 
@@ -140,7 +149,8 @@ class Scorer:
         # Reasoning models take no temperature.
         if getattr(lm, "kwargs", {}).get("temperature") is None and not getattr(lm, "supports_reasoning", False):
             defaults["temperature"] = 0.0
-        if self.objective.confidence == "logits" and self.objective.answer in predictor.signature.output_fields:
+        gives_answer = any(name in predictor.signature.output_fields for name in self.objective.answers)
+        if self.objective.confidence == "logits" and gives_answer:
             defaults |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         return defaults
 
@@ -197,10 +207,13 @@ class Scorer:
         if self.lm is not None:
             settings["lm"] = self.lm
         programs = {id(job.program): job.program for job in jobs}
-        typed = {key: self.objective.typed_choices(program) for key, program in programs.items()}
+        typed: dict[int, TypedChoices] = {
+            key: self.objective.judge.typed_choices(program) for key, program in programs.items()
+        }
+        again = {key: self._samplers(program) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
         lms = [lm or self.lm or dspy.settings.lm for lm in own]
-        return _Run(settings, typed, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
+        return _Run(settings, typed, again, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
 
     def _check_error_rate(self, failures: Mapping[Any, Outcome], done: int, run: _Run) -> None:
         if not failures or len(failures) <= self.max_error_rate * done:
@@ -237,29 +250,61 @@ class Scorer:
     def _one(self, job: Job[Any], run: _Run) -> Outcome:
         if run.stop is not None:
             raise run.stop
-        # One trace per pair: the default one would collect all of them.
-        with record_calls(trace=[], **run.settings) as record:
-            try:
-                prediction, error = job.program(**job.example.inputs()), None
-            except AdapterParseError as parse_error:
-                prediction, error = dspy.Prediction(), parse_error
-            except Exception as failure:
-                prediction, error = None, failure
+        prediction, error, record = _run_program(job.program, job.example, run.settings)
+        usage = record.usage
         try:
             run.reached = run.reached or record.paid > 0  # A reply from the cache proves no connection.
-            if prediction is None and error is not None:
-                return Outcome("error", usage=record.usage, error=self._world_error(error, run))
-            outcome = self._judge(job, prediction, error, record, run)
+            if error is not None and not isinstance(error, AdapterParseError):
+                return Outcome("error", usage=usage, error=self._world_error(error, run))
+            samples = None
+            if error is None and self.objective.confidence == "agreement":
+                samples, failure, more = self._ask_again(job, prediction, run)
+                usage = usage + more
+                if failure is not None:
+                    return Outcome("error", usage=usage, error=self._world_error(failure, run))
+            outcome = self._judge(job, prediction, error, record, run, samples)
         except Exception as reason:
             # Set before the pool hands out the next pair, so that no further call is paid for.
             run.stop = run.stop or reason
             raise
-        return replace(outcome, usage=record.usage)
+        return replace(outcome, usage=usage)
 
-    def _world_error(self, error: Exception, run: _Run) -> str:
+    def _samplers(self, program: dspy.Module) -> list[dspy.Module]:
+        """Copy a prepared program once for each sample: another rollout, at a temperature at which they differ."""
+        if self.objective.confidence != "agreement":
+            return []
+        copies = []
+        for number in range(1, self.objective.samples + 1):
+            copied = copy_sharing_lms(program)
+            for _, predictor in copied.named_sub_modules(dspy.Predict):
+                rollout = {"rollout_id": number, "temperature": self.objective.sample_temperature}
+                predictor.config = {**predictor.config, **rollout}
+            copies.append(copied)
+        return copies
+
+    def _ask_again(
+        self, job: Job[Any], prediction: Any, run: _Run
+    ) -> tuple[list[dspy.Prediction], Exception | None, Usage]:
+        """Run the samplers: what they gave, the first error that is not the prompt's, and what it cost."""
+        samples: list[dspy.Prediction] = []
+        usage = Usage()
+        given = prediction.get if isinstance(prediction, dspy.Prediction) else {}.get
+        if all(given(name) is None for name in self.objective.answers):
+            return samples, None, usage  # There is no answer that could be agreed with.
+        for program in run.again[id(job.program)]:
+            sample, error, record = _run_program(program, job.example, run.settings)
+            usage = usage + record.usage
+            if error is not None and not isinstance(error, AdapterParseError):
+                return samples, error, usage
+            samples.append(sample if isinstance(sample, dspy.Prediction) else dspy.Prediction())
+        return samples, None, usage
+
+    def _world_error(self, error: Exception | None, run: _Run) -> str:
         """Name an error that is not the prompt's fault; raise one that asking again cannot mend."""
         if isinstance(error, TransferPromptingError):
             raise error
+        if self.objective.confidence == "logits" and _refuses_logprobs(error):
+            raise LogprobsUnavailableError(NO_LOGPROBS.format(problem=f"the LM refuses them ({error})")) from error
         hopeless = unavailable(error)
         if hopeless is not None:
             raise hopeless from error
@@ -272,22 +317,61 @@ class Scorer:
         return f"{type(error).__name__}: {error}"
 
     def _judge(
-        self, job: Job[Any], prediction: Any, error: AdapterParseError | None, record: CallRecord, run: _Run
+        self,
+        job: Job[Any],
+        prediction: Any,
+        error: Exception | None,
+        record: CallRecord,
+        run: _Run,
+        samples: Sequence[dspy.Prediction] | None,
     ) -> Outcome:
         if not isinstance(prediction, dspy.Prediction):
             raise ProgramError(
                 f"The program returned {type(prediction).__name__}; expected a dspy.Prediction with "
                 f"{self.objective.answer!r}. Return dspy.Prediction({self.objective.answer}=...) from its forward."
             )
-        given = prediction.get(self.objective.answer)
-        reply = record.reply_to(self.objective.answer, None if given is None else as_text(given))
-        if error is not None:
+        if isinstance(error, AdapterParseError):
             # What could not be read is the last reply, whichever predictor asked.
             text = next((text for text, _ in reversed(record.replies())), str(error.lm_response or ""))
-            return self.objective.outcome(job.example, prediction, reply=text)
-        text, logprobs = (reply.text, reply.logprobs) if reply is not None else (None, None)
-        typed = run.typed[id(job.program)]
-        return self.objective.outcome(job.example, prediction, reply=text, logprobs=logprobs, typed=typed)
+            unread: dict[str, Reply | None] = {self.objective.answer: Reply(text, None, frozenset())}
+            return self.objective.outcome(job.example, prediction, replies=unread)
+        return self.objective.outcome(
+            job.example,
+            prediction,
+            replies=replies_to(self.objective.answers, prediction, record),
+            samples=samples,
+            typed=run.typed[id(job.program)],
+        )
+
+
+def replies_to(answers: Iterable[str], prediction: dspy.Prediction, record: CallRecord) -> dict[str, Reply | None]:
+    """Find the replies that answer fields were read from."""
+    given = {name: prediction.get(name) for name in answers}
+    return {name: record.reply_to(name, None if value is None else as_text(value)) for name, value in given.items()}
+
+
+def _run_program(
+    program: dspy.Module, example: dspy.Example, settings: Mapping[str, Any]
+) -> tuple[Any, Exception | None, CallRecord]:
+    """Run a program on an example.
+
+    Returns:
+        What it returned, with the error where the reply could not be parsed (an empty prediction); or None with any
+        other error. And what it called.
+    """
+    # One trace per pair: the default one would collect all of them.
+    with record_calls(trace=[], **settings) as record:
+        try:
+            return program(**example.inputs()), None, record
+        except AdapterParseError as error:
+            return dspy.Prediction(), error, record
+        except Exception as error:
+            return None, error, record
+
+
+def _refuses_logprobs(error: Exception | None) -> bool:
+    """Whether a provider turned a request down because it asked for log-probabilities."""
+    return isinstance(error, LMInvalidRequestError | LMUnsupportedFeatureError) and "logprobs" in str(error).casefold()
 
 
 def _without_fallback(adapter: dspy.Adapter | None) -> dspy.Adapter:
