@@ -42,14 +42,6 @@ def test_confidence_that_is_expected_and_not_given_earns_nothing():
     assert SetObjective(Weights.of(None, confidence=False)).measure(outcomes).score == pytest.approx(0.2 + 0.8 * 0.75)
 
 
-def test_confidence_counts_for_the_share_that_has_one():
-    """Two of ten answered, both right and sure: a fifth of a perfect set, not more than one that answers badly."""
-    few = [Outcome("ok", True, 1.0, 1.0)] * 2 + [Outcome("unparsed")] * 8
-    metrics = RULE.measure(few)
-    assert (metrics.coverage, metrics.ece) == (0.2, 0.0)
-    assert metrics.score == pytest.approx(0.2)
-
-
 def test_errors_are_counted_and_left_out():
     right = Outcome("ok", True, 1.0, 1.0)
     metrics = RULE.measure([right, Outcome("error", error="down"), right])
@@ -181,26 +173,3 @@ def test_weights_are_normalised():
 def test_weights_that_cannot_work_are_refused(weights, says):
     with pytest.raises(ConfigurationError, match=says):
         Weights.of(weights)
-
-
-def _degenerate(rng: np.random.Generator, kind: str, base: list[Outcome]) -> list[Outcome]:
-    right = sum(outcome.correct for outcome in base)
-    if kind == "wrong at confidence 0":
-        return [Outcome("ok", True, 0.0, 0.0) for _ in base]
-    if kind == "refuses":
-        return [Outcome("unparsed") for _ in base]
-    if kind == "constant":
-        constant = [0.0, 1.0, right / len(base), 0.5][int(rng.integers(4))]
-        return [replace(outcome, confidence=constant) for outcome in base]
-    keep = rng.random(len(base)) < 0.3  # Refuses most, and answers the rest as the baseline does.
-    return [outcome if kept else Outcome("unparsed") for outcome, kept in zip(base, keep, strict=True)]
-
-
-@pytest.mark.parametrize("kind", ["wrong at confidence 0", "constant", "refuses", "refuses most"])
-def test_degenerate_prompts_lose_to_an_honest_baseline_of_at_least_their_accuracy(kind):
-    rng = np.random.default_rng(4)
-    for _ in range(40):
-        base = honest(rng, 300, accuracy=float(rng.uniform(0.2, 0.9)))
-        other = _degenerate(rng, kind, base)
-        assert RULE.measure(other).accuracy <= RULE.measure(base).accuracy
-        assert RULE.measure(other).score < RULE.measure(base).score

@@ -22,7 +22,7 @@ from tp_dspy.scoring.feedback import Part, in_words
 from tp_dspy.scoring.matching import MatchKind, expected_answers, match_answer
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["NO_LOGPROBS", "ConfidenceSource", "Judge", "Match", "TypedChoices"]
+__all__ = ["NO_LOGPROBS", "UNCALIBRATED", "ConfidenceSource", "Judge", "Match", "TypedChoices"]
 
 ConfidenceSource = (
     Literal["logits", "verbalized", "agreement"] | Callable[[dspy.Example, dspy.Prediction], float | None] | None
@@ -30,6 +30,9 @@ ConfidenceSource = (
 Match = MatchKind | Callable[[dspy.Example, dspy.Prediction], float]
 TypedChoices = Mapping[str, Sequence[str] | None]
 """The allowed answers by the types of a program's answer fields, by field; None for one that takes any text."""
+
+UNCALIBRATED = "uncalibrated_confidence"
+"""Where a calibrated program puts what the confidence was before."""
 
 NO_LOGPROBS = (
     "confidence='logits' needs token log-probabilities, and {problem}. Use an LM that has them (dspy.LM(..., "
@@ -98,7 +101,7 @@ class Judge:
     def outcome(
         self,
         example: dspy.Example,
-        prediction: dspy.Prediction,
+        prediction: dspy.Prediction | None,
         *,
         replies: Mapping[str, Reply | None] | None = None,
         samples: Sequence[dspy.Prediction] | None = None,
@@ -108,7 +111,7 @@ class Judge:
 
         Args:
             example: The example, with the expected answer.
-            prediction: What the program returned; an empty one stands for a reply that could not be parsed.
+            prediction: What the program returned; an empty one or None stands for a reply that could not be parsed.
             replies: By answer field the raw reply it was read from, with its log-probabilities, where known; else those
                 that the prediction itself carries.
             samples: What the program returned when it was asked again, for confidence by agreement.
@@ -123,6 +126,8 @@ class Judge:
             DataError: If the example has no expected answer or no usable choices, or a callable of the user's returns
                 something that is no number in [0, 1].
         """
+        # SIMBA hands on None where a program raised.
+        prediction = dspy.Prediction() if prediction is None else prediction
         parts = [
             self._part(name, example, prediction, (replies or {}).get(name), samples, (typed or {}).get(name))
             for name in self.answers
@@ -215,7 +220,9 @@ class Judge:
         if self.confidence is None:
             return None
         if self.confidence == "verbalized":
-            return verbalized_confidence(prediction.get(self.confidence_field))
+            # A search must not gain by a calibration that was fitted afterwards.
+            stated = prediction.get(UNCALIBRATED, prediction.get(self.confidence_field))
+            return verbalized_confidence(stated)
         if callable(self.confidence):
             value = self.confidence(example, prediction)
             return None if value is None else _unit(value, "confidence")

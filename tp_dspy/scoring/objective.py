@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError
 from tp_dspy.lms.answers import listed_choices
+from tp_dspy.scoring.calibrated import CalibratedProgram, fit_to_outcomes, shared_choices
+from tp_dspy.scoring.calibrators import CalibrationMethod
 from tp_dspy.scoring.calls import Reply
 from tp_dspy.scoring.checks import check_examples, check_program
 from tp_dspy.scoring.custom import CustomMetric, SetMetric, check_metrics, outcome_value
@@ -167,7 +169,7 @@ class ObjectiveEvaluator:
     def outcome(
         self,
         example: dspy.Example,
-        prediction: dspy.Prediction,
+        prediction: dspy.Prediction | None,
         *,
         replies: Mapping[str, Reply | None] | None = None,
         samples: Sequence[dspy.Prediction] | None = None,
@@ -181,7 +183,7 @@ class ObjectiveEvaluator:
     def __call__(
         self,
         example: dspy.Example,
-        prediction: dspy.Prediction,
+        prediction: dspy.Prediction | None,
         trace: Any = None,
         pred_name: str | None = None,
         pred_trace: Any = None,
@@ -195,7 +197,7 @@ class ObjectiveEvaluator:
             While bootstrapping (a trace, and no predictor name) a bool: followed and correct. Otherwise a
             prediction with ``score`` in [0, 1] (followed, correct, the Brier complement of confidence and your own
             metrics of outcomes, under the objective's weights), ``feedback`` in words, and ``objective_scores``
-            (``ifr``, ``accuracy``, ``calibration`` and your own; higher is better).
+            (``ifr``, ``accuracy``, ``calibration`` where there is one, and your own; higher is better).
         """
         if trace is not None and pred_name is None:
             # Whether it may serve as a demo. How sure the LM was does not matter; nor are there logprobs.
@@ -210,30 +212,29 @@ class ObjectiveEvaluator:
             if not self._warned:
                 self._warned = True
                 logger.warning("Calibration is left out of the metric: %s", error)
-        scores = self._objective_scores(outcome)
-        weights = {"ifr": 0.0, "accuracy": 0.0, "calibration": 0.0}
+        scores = self._objective_scores(outcome, measured)
+        weights: dict[str, float] = {}
         for name, weight in self.weights.by_metric.items():
-            part = name if name not in OF_CONFIDENCE | {"coverage"} else "calibration" if measured else "accuracy"
-            # What exists for sets only gives its weight to accuracy, as it does where it is undefined.
+            part = "calibration" if name in OF_CONFIDENCE | {"coverage"} else name
+            # What is not measured here gives its weight to accuracy.
             part = part if part in scores else "accuracy"
             weights[part] = weights.get(part, 0.0) + weight
         score = sum(weight * scores[name] for name, weight in weights.items())
-        asked = question(dict(example.inputs()) if getattr(example, "_input_keys", None) else {})
         said = outcome.feedback or "Right, and in the asked format."
-        return dspy.Prediction(
-            score=min(1.0, score), feedback=f"Asked: {asked}\n{said}" if asked else said, objective_scores=scores
-        )
+        if outcome.feedback and getattr(example, "_input_keys", None):
+            said = f"Asked: {question(dict(example.inputs()))}\n{said}"
+        return dspy.Prediction(score=min(1.0, score), feedback=said, objective_scores=scores)
 
-    def _objective_scores(self, outcome: Outcome) -> dict[str, float]:
-        calibration = 0.0
-        if outcome.confidence is not None:
-            calibration = 1.0 - (outcome.confidence - outcome.correct) ** 2
-        own = {
-            name: outcome_value(name, metric, outcome)
-            for name, metric in self.rule.custom.items()
-            if not isinstance(metric, SetMetric)
-        }
-        return {"ifr": float(outcome.followed), "accuracy": outcome.correct, "calibration": calibration, **own}
+    def _objective_scores(self, outcome: Outcome, calibrated: bool) -> dict[str, float]:
+        scores = {"ifr": float(outcome.followed), "accuracy": outcome.correct}
+        if calibrated:
+            # GEPA averages over the examples that report a score: no confidence in an answer is a 0 there.
+            sure = outcome.confidence
+            scores["calibration"] = 0.0 if sure is None else 1.0 - (sure - outcome.correct) ** 2
+        for name, metric in self.rule.custom.items():
+            if not isinstance(metric, SetMetric):
+                scores[name] = outcome_value(name, metric, outcome)
+        return scores
 
     def _without_calls(self) -> Judge:
         """The judge without a confidence that needs logprobs or further calls."""
@@ -262,7 +263,7 @@ class ObjectiveEvaluator:
         """Run a program on examples and measure it, with 95 % bootstrap intervals.
 
         Args:
-            program: Any DSPy program with the answer field.
+            program: Any DSPy program with the answer field; a calibrated one is measured with its calibration.
             examples: Examples with inputs set and the expected answer; at least one.
             lm: The LM for predictors that have none of their own; by default the configured one.
             num_threads: Concurrent calls; by default DSPy's setting.
@@ -273,12 +274,69 @@ class ObjectiveEvaluator:
             ProgramError, DataError: As `check` does.
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer does.
         """
+        return self.summarize(self._run(program, examples, lm, num_threads, max_error_rate), seed=seed)
+
+    def _run(
+        self,
+        program: dspy.Module,
+        examples: Sequence[dspy.Example],
+        lm: dspy.BaseLM | None,
+        num_threads: int | None,
+        max_error_rate: float,
+    ) -> list[Outcome]:
         from tp_dspy.scoring.scorer import Scorer
 
         if not examples:
             raise DataError("There are no examples to evaluate on; pass at least one.")
-        scorer = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
-        return self.summarize(scorer.outcomes(program, examples), seed=seed)
+        outcomes = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate).outcomes(
+            program, examples
+        )
+        return program.applied_to(outcomes) if isinstance(program, CalibratedProgram) else outcomes
+
+    def calibrate(
+        self,
+        program: dspy.Module,
+        examples: Sequence[dspy.Example],
+        *,
+        evaluation: Evaluation | None = None,
+        method: CalibrationMethod = "temperature",
+        lm: dspy.BaseLM | None = None,
+        num_threads: int | None = None,
+        max_error_rate: float = 0.1,
+    ) -> CalibratedProgram:
+        """Fit a program's confidence to how often it is right, on examples kept for that.
+
+        Args:
+            program: A compiled program. Its answers stay as they are.
+            examples: Labelled examples such as the validation split, never the test split: they are run (DSPy's cache
+                answers what it has seen).
+            evaluation: How the program did on the same examples, where that is known; then nothing is run.
+            method: ``"temperature"`` (one parameter, from 10 examples on) or ``"isotonic"`` (any rising curve, from
+                30 on).
+            lm: As for `evaluate`; so for the next two.
+            num_threads: Concurrent calls.
+            max_error_rate: Share of examples that may end without an answer.
+
+        Returns:
+            A program whose predictions carry the calibrated confidence; `evaluate` it on the test split to see the
+            calibration error with and without.
+
+        Raises:
+            ConfigurationError: If the objective reads no confidence, or the method is unknown.
+            DataError: If there are too few answers with a confidence, or all are right, or all wrong; or if the
+                allowed answers differ between examples and are no input of the program.
+            ProgramError, ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As `evaluate`.
+        """
+        choices = shared_choices(self.judge, examples)
+        if evaluation is None:
+            outcomes: Sequence[Outcome] = self._run(program, examples, lm, num_threads, max_error_rate)
+        else:
+            outcomes = evaluation.outcomes
+        if len(outcomes) != len(examples):
+            raise DataError(
+                f"There are {len(examples)} examples and {len(outcomes)} outcomes; expected an evaluation of the same."
+            )
+        return CalibratedProgram(program, self, fit_to_outcomes(outcomes, method), choices)
 
     def summarize(self, outcomes: Sequence[Outcome], *, seed: int = 0) -> Evaluation:
         """Measure outcomes that are at hand, with 95 % bootstrap intervals over examples."""

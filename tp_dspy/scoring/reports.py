@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tp_dspy.scoring.metrics import LOWER_IS_BETTER, ReliabilityCurve
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ LABELS: Mapping[str, str] = {
 _WIDTH = 100
 # More rows and columns than this hardly show anything.
 _MOST_ANSWERS = 12
-_BARS = " ▁▂▃▄▅▆▇█"
 
 _HTML = """\
 <div style="font-family: sans-serif; font-size: 90%">
@@ -118,6 +119,8 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 def plain(value: float) -> float | None:
     """Return a number that JSON can hold; None for NaN and infinity."""
+    if isinstance(value, int | np.integer):
+        return int(value)
     return float(value) if math.isfinite(value) else None
 
 
@@ -166,9 +169,9 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]
             ]
         )
         if name == "ece":
-            rows.append(["  in bins of equal mass", _number(evaluation.ece_equal_mass), "", "", ""])
+            rows.append(["ECE in bins of equal mass", _number(evaluation.ece_equal_mass), "", "", ""])
             if without is not None:
-                rows.append(["  without calibration", _number(without.ece), "", "", ""])
+                rows.append(["ECE without calibration", _number(without.ece), "", "", ""])
     counted = f"{evaluation.metrics.n} examples, 95 % intervals"
     tables = [(counted, ["metric", "value", "interval", "weight", ""], rows)]
     counts = [[status, str(count)] for status, count in evaluation.statuses.items() if count]
@@ -185,13 +188,13 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]
                 str(count),
                 f"{sure:.2f}",
                 f"{right:.2f}",
-                _BARS[round(right * 8)] + _BARS[round(sure * 8)],
+                f"{right - sure:+.2f}",
             ]
             for low, high, sure, right, count in zip(
                 curve.low, curve.high, curve.confidence, curve.accuracy, curve.count, strict=True
             )
         ]
-        tables.append(("Reliability", ["confidence", "count", "mean", "accuracy", "accuracy | mean"], bins))
+        tables.append(("Reliability", ["confidence", "count", "mean", "accuracy", "gap"], bins))
     return tables
 
 

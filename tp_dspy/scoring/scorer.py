@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import copy
 import logging
 import threading
 from collections import Counter
@@ -15,9 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import dspy
 from dspy.utils.exceptions import (
     AdapterParseError,
-    LMInvalidRequestError,
     LMTransportError,
-    LMUnsupportedFeatureError,
 )
 
 from tp_dspy.errors import (
@@ -28,11 +25,19 @@ from tp_dspy.errors import (
     ScoringFailedError,
     TransferPromptingError,
 )
-from tp_dspy.lms.answers import as_text
-from tp_dspy.scoring.calls import CallRecord, Reply, address, record_calls, unavailable
+from tp_dspy.scoring.calibrated import CalibratedProgram
+from tp_dspy.scoring.calls import CallRecord, Reply, address, unavailable
 from tp_dspy.scoring.judge import NO_LOGPROBS
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.programs import copy_sharing_lms
+from tp_dspy.scoring.running import (
+    call_defaults,
+    refuses_logprobs,
+    replies_to,
+    run_program,
+    samplers,
+    without_fallback,
+)
 
 if TYPE_CHECKING:
     from tp_dspy.scoring.judge import TypedChoices
@@ -44,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
-# What decides an answer is among the first few alternatives; several providers allow no more than this.
-_TOP_LOGPROBS = 10
 # An outage: at least so many failures, and most of what was tried. DSPy has retried each of them by then.
 _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
@@ -133,26 +136,15 @@ class Scorer:
         self.max_error_rate = max_error_rate
 
     def prepare(self, program: dspy.Module) -> dspy.Module:
-        """Copy a program for scoring; see the class for what differs from the original."""
-        prepared = copy_sharing_lms(program)
+        """Copy a program for scoring; see the class for what differs from the original.
+
+        Of a calibrated program the one inside is scored: no search is to gain by what was fitted afterwards.
+        """
+        prepared = copy_sharing_lms(program.program if isinstance(program, CalibratedProgram) else program)
         # Frozen parts (compiled by others) are not optimised, but they are called.
         for _, predictor in prepared.named_sub_modules(dspy.Predict):
-            predictor.config = {**self._call_defaults(predictor), **predictor.config}
+            predictor.config = {**call_defaults(predictor, self.objective, self.lm), **predictor.config}
         return prepared
-
-    def _call_defaults(self, predictor: Any) -> dict[str, Any]:
-        lm = predictor.lm or self.lm or dspy.settings.lm
-        if lm is None or isinstance(lm, str):
-            what = "There is no LM" if lm is None else f"{lm!r} is a name, not an LM,"
-            raise LMUnavailableError(f"{what} to run the program: call dspy.configure(lm=dspy.LM(...)) or pass one.")
-        defaults: dict[str, Any] = {}
-        # Reasoning models take no temperature.
-        if getattr(lm, "kwargs", {}).get("temperature") is None and not getattr(lm, "supports_reasoning", False):
-            defaults["temperature"] = 0.0
-        gives_answer = any(name in predictor.signature.output_fields for name in self.objective.answers)
-        if self.objective.confidence == "logits" and gives_answer:
-            defaults |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-        return defaults
 
     def outcomes(self, program: dspy.Module, examples: Sequence[dspy.Example]) -> list[Outcome]:
         """Score one program on examples; returns one outcome per example, in their order."""
@@ -203,14 +195,14 @@ class Scorer:
         self._check_error_rate(failures, len(jobs), run)
 
     def _begin(self, jobs: Sequence[Job[Key]]) -> _Run:
-        settings: dict[str, Any] = {"adapter": _without_fallback(dspy.settings.adapter)}
+        settings: dict[str, Any] = {"adapter": without_fallback(dspy.settings.adapter)}
         if self.lm is not None:
             settings["lm"] = self.lm
         programs = {id(job.program): job.program for job in jobs}
         typed: dict[int, TypedChoices] = {
             key: self.objective.judge.typed_choices(program) for key, program in programs.items()
         }
-        again = {key: self._samplers(program) for key, program in programs.items()}
+        again = {key: samplers(program, self.objective) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
         lms = [lm or self.lm or dspy.settings.lm for lm in own]
         return _Run(settings, typed, again, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
@@ -250,7 +242,7 @@ class Scorer:
     def _one(self, job: Job[Any], run: _Run) -> Outcome:
         if run.stop is not None:
             raise run.stop
-        prediction, error, record = _run_program(job.program, job.example, run.settings)
+        prediction, error, record = run_program(job.program, job.example, run.settings)
         usage = record.usage
         try:
             run.reached = run.reached or record.paid > 0  # A reply from the cache proves no connection.
@@ -269,19 +261,6 @@ class Scorer:
             raise
         return replace(outcome, usage=usage)
 
-    def _samplers(self, program: dspy.Module) -> list[dspy.Module]:
-        """Copy a prepared program once for each sample: another rollout, at a temperature at which they differ."""
-        if self.objective.confidence != "agreement":
-            return []
-        copies = []
-        for number in range(1, self.objective.samples + 1):
-            copied = copy_sharing_lms(program)
-            for _, predictor in copied.named_sub_modules(dspy.Predict):
-                rollout = {"rollout_id": number, "temperature": self.objective.sample_temperature}
-                predictor.config = {**predictor.config, **rollout}
-            copies.append(copied)
-        return copies
-
     def _ask_again(
         self, job: Job[Any], prediction: Any, run: _Run
     ) -> tuple[list[dspy.Prediction], Exception | None, Usage]:
@@ -292,7 +271,7 @@ class Scorer:
         if all(given(name) is None for name in self.objective.answers):
             return samples, None, usage  # There is no answer that could be agreed with.
         for program in run.again[id(job.program)]:
-            sample, error, record = _run_program(program, job.example, run.settings)
+            sample, error, record = run_program(program, job.example, run.settings)
             usage = usage + record.usage
             if error is not None and not isinstance(error, AdapterParseError):
                 return samples, error, usage
@@ -303,7 +282,7 @@ class Scorer:
         """Name an error that is not the prompt's fault; raise one that asking again cannot mend."""
         if isinstance(error, TransferPromptingError):
             raise error
-        if self.objective.confidence == "logits" and _refuses_logprobs(error):
+        if self.objective.confidence == "logits" and refuses_logprobs(error):
             raise LogprobsUnavailableError(NO_LOGPROBS.format(problem=f"the LM refuses them ({error})")) from error
         hopeless = unavailable(error)
         if hopeless is not None:
@@ -342,47 +321,6 @@ class Scorer:
             samples=samples,
             typed=run.typed[id(job.program)],
         )
-
-
-def replies_to(answers: Iterable[str], prediction: dspy.Prediction, record: CallRecord) -> dict[str, Reply | None]:
-    """Find the replies that answer fields were read from."""
-    given = {name: prediction.get(name) for name in answers}
-    return {name: record.reply_to(name, None if value is None else as_text(value)) for name, value in given.items()}
-
-
-def _run_program(
-    program: dspy.Module, example: dspy.Example, settings: Mapping[str, Any]
-) -> tuple[Any, Exception | None, CallRecord]:
-    """Run a program on an example.
-
-    Returns:
-        What it returned, with the error where the reply could not be parsed (an empty prediction); or None with any
-        other error. And what it called.
-    """
-    # One trace per pair: the default one would collect all of them.
-    with record_calls(trace=[], **settings) as record:
-        try:
-            return program(**example.inputs()), None, record
-        except AdapterParseError as error:
-            return dspy.Prediction(), error, record
-        except Exception as error:
-            return None, error, record
-
-
-def _refuses_logprobs(error: Exception | None) -> bool:
-    """Whether a provider turned a request down because it asked for log-probabilities."""
-    return isinstance(error, LMInvalidRequestError | LMUnsupportedFeatureError) and "logprobs" in str(error).casefold()
-
-
-def _without_fallback(adapter: dspy.Adapter | None) -> dspy.Adapter:
-    """Take the silent second call out of a ChatAdapter, on a copy; any other adapter is used as it is."""
-    if adapter is None:
-        return dspy.ChatAdapter(use_json_adapter_fallback=False)
-    # JSONAdapter inherits the switch and never uses it.
-    if getattr(adapter, "use_json_adapter_fallback", False) and not isinstance(adapter, dspy.JSONAdapter):
-        adapter = copy.copy(adapter)
-        adapter.use_json_adapter_fallback = False
-    return adapter
 
 
 def _reasons(failures: Mapping[Any, Outcome]) -> str:
