@@ -186,6 +186,21 @@ def test_only_the_tokens_that_decide_count() -> None:
     assert probability(*tokens, answer="B") == pytest.approx(0.7)
 
 
+def test_answers_that_are_not_shown_get_the_most_they_can_have_had() -> None:
+    """An LM on its way to say something else is not certain of the letter it ends up with."""
+    off = answer_logprobs("B", {"B": 0.12, "The": 0.3, "It": 0.2, "I": 0.02})  # 0.36 is not shown
+    assert probability(*off, answer="B") == pytest.approx(0.12 / (0.12 + 3 * 0.02))
+    crowded = answer_logprobs("B", {"B": 0.5, "The": 0.46})  # 0.04 is not shown, for A, C and D together
+    assert probability(*crowded, answer="B") == pytest.approx(0.5 / 0.54)
+    sure = answer_logprobs("B", {"B": 0.999, "C": 0.0008, "The": 0.0001})
+    assert probability(*sure, answer="B") == pytest.approx(0.999, abs=3e-4)
+    alone = [("B", math.log(0.7), {})]  # No alternatives are shown at all.
+    assert probability(*alone, answer="B") == pytest.approx(0.7)
+    # An answer that goes the same way as the one given is decided by a later token.
+    several = [*answer_logprobs("very", {"very": 1.0}), *answer_logprobs(" good", {" good": 0.6, " bad": 0.4})]
+    assert probability(*several, answer="very good", allowed=["very good", "very bad"]) == pytest.approx(0.6)
+
+
 def test_true_and_false_may_be_said_as_yes_and_no() -> None:
     tokens = answer_logprobs("Yes", {"Yes": 0.6, "No": 0.2, "False": 0.1, "True": 0.1})
     assert probability(*tokens, answer="True", allowed=["True", "False"]) == pytest.approx(0.7)

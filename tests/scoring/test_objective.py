@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 from typing import Any, Literal
 
@@ -14,7 +15,9 @@ from programs.benchmarks.scripted import answer_logprobs, certain, scripted_lm
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError, ProgramError
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring.calls import Reply
+from tp_dspy.scoring.custom import SetMetric
 from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.scoring.outcomes import Outcome
 
 LETTERS = ["A", "B", "C", "D"]
 
@@ -319,3 +322,176 @@ def test_settings_that_cannot_work_are_refused(settings, says):
 def test_nothing_to_evaluate_on_is_an_error():
     with pytest.raises(DataError, match="at least one"):
         ObjectiveEvaluator().evaluate(dspy.Predict(Lettered), [])
+
+
+# Several accepted answers, several output fields, and other ways to match.
+
+
+@pytest.mark.parametrize(
+    ("match", "given", "expected", "right"),
+    [
+        ("auto", "3.0", "3", 1.0),
+        ("text", "3.0", "3", 0.0),
+        ("text", "The heart.", "heart", 1.0),
+        ("number", "So 4 + 5 = 9 apples.", "9", 1.0),
+        ("number", "It is $1,234.50", "1234.5", 1.0),
+        ("number", "about -5", "5", 0.0),
+        ("number", "COVID-19", "19", 1.0),
+        ("number", "none", "9", 0.0),
+        ("f1", "the left lung", "left lung", 1.0),
+        ("f1", "left lung", "left upper lung", 2 * (1 * 2 / 3) / (1 + 2 / 3)),
+        ("f1", "heart", "lung", 0.0),
+        ("f1", "?", "lung", 0.0),
+    ],
+)
+def test_free_text_is_matched_as_asked(match, given, expected, right):
+    assert judge(given, expected, choices="choices", match=match).correct == pytest.approx(right)
+
+
+@pytest.mark.parametrize(("given", "right"), [("101", 1.0), ("102", 0.0), ("-100", 0.0)])
+@pytest.mark.parametrize("match", ["auto", "number"])
+def test_numbers_may_differ_by_the_tolerance(match, given, right):
+    assert judge(given, "100", choices="choices", match=match, tolerance=0.015).correct == right
+
+
+def test_any_of_several_expected_answers_will_do():
+    outcome = judge("MI", ["heart attack", "MI"], choices="choices")
+    assert (outcome.correct, outcome.expected) == (1.0, "MI")
+    assert judge("stroke", ["heart attack", "MI"], choices="choices").correct == 0.0
+    assert judge("C", ["B", "C"]).correct == 1.0
+    assert judge("left", ["the left lung", "lung"], choices="choices", match="f1").correct == pytest.approx(2 / 3)
+    with pytest.raises(DataError, match="no 'answer'"):
+        judge("B", [])
+
+
+def two_fields(**settings: Any) -> ObjectiveEvaluator:
+    return ObjectiveEvaluator(["organ", "urgent"], choices={"urgent": ["yes", "no"]}, **settings)
+
+
+def findings(organ: Any = "heart", urgent: Any = "yes") -> dspy.Example:
+    return dspy.Example(note="...", organ=organ, urgent=urgent).with_inputs("note")
+
+
+def test_of_several_fields_correctness_is_the_mean():
+    objective = two_fields(confidence=None)
+    objective.check(dspy.Predict("note -> organ, urgent"), [findings()])
+    outcome = objective.outcome(findings(), dspy.Prediction(organ="The heart", urgent="No."))
+    assert (outcome.status, outcome.followed, outcome.correct) == ("ok", True, 0.5)
+    assert (outcome.answer, outcome.expected) == ("organ: The heart; urgent: no", "organ: heart; urgent: yes")
+    assert "'urgent' is 'no'; expected 'yes'" in outcome.feedback and "organ" not in outcome.feedback
+
+
+def test_a_field_that_cannot_be_read_costs_its_share_and_the_format():
+    outcome = two_fields(confidence=None).outcome(findings(), dspy.Prediction(organ="heart", urgent="perhaps"))
+    assert (outcome.status, outcome.followed, outcome.correct) == ("ok", False, 0.5)
+    assert outcome.answer == "organ: heart; urgent: -"
+    assert two_fields(confidence=None).outcome(findings(), dspy.Prediction(urgent="perhaps")).status == "unparsed"
+
+
+def test_of_several_fields_confidence_is_the_mean_of_their_own():
+    lm_reply = [*certain("Organ: "), *answer_logprobs("heart", {"heart": 0.8}), *certain("\nUrgent: ")]
+    tokens = [*lm_reply, *answer_logprobs("no", {"no": 0.6, "yes": 0.4})]
+    lm = scripted_lm(lambda prompt: ScriptedReply.of(*tokens), logprobs=True, top_logprobs=5)
+    objective = two_fields()
+    with dspy.context(lm=lm, adapter=InstructionAdapter()):
+        outcome = objective.evaluate(dspy.Predict("note -> organ, urgent"), [findings()]).outcomes[0]
+    assert outcome.confidence == pytest.approx((0.8 + 0.6) / 2)
+    assert outcome.correct == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"answer": []}, "answer is"),
+        ({"answer": ["a", "a"]}, "several different ones"),
+        ({"answer": ["a", "b"], "choices": ["yes", "no"]}, "expected a mapping by field"),
+        ({"answer": ["a", "b"], "choices": {"c": ["yes"]}}, r"names \['c'\]; the answer fields are \['a', 'b'\]"),
+        ({"match": "fuzzy"}, "match is 'fuzzy'; expected one of .*'f1'"),
+        ({"tolerance": -1}, "tolerance is -1"),
+        ({"samples": 0}, "samples is 0"),
+        ({"sample_temperature": 0.0}, "temperature above 0"),
+        ({"confidence": None, "weights": {"ece": 1.0}}, "need a confidence"),
+        ({"constraints": {"ifr": 2}}, "constraints has"),
+        ({"metrics": {"ifr": len}}, "the name 'ifr'"),
+    ],
+)
+def test_the_newer_settings_are_checked_too(settings, says):
+    with pytest.raises(ConfigurationError, match=says):
+        ObjectiveEvaluator(**settings)
+
+
+def test_a_missing_field_of_several_is_named():
+    with pytest.raises(ProgramError, match="reads the answer from 'urgent'"):
+        two_fields(confidence=None).check(dspy.Predict("note -> organ"), [findings()])
+    with pytest.raises(DataError, match=r"number 1.*expected 'urgent' that is not allowed: 'soon'"):
+        two_fields(confidence=None).check(dspy.Predict("note -> organ, urgent"), [findings(), findings(urgent="soon")])
+
+
+# Confidence by agreement.
+
+
+@pytest.mark.parametrize(
+    ("others", "confidence"), [(["B", "(b)", "C", None, "It depends"], 0.4), (["B"], 1.0), ([None], 0.0), ([], None)]
+)
+def test_confidence_by_agreement_is_the_share_that_says_the_same(others, confidence):
+    objective = ObjectiveEvaluator(confidence="agreement", choices=LETTERS)
+    samples = [dspy.Prediction() if other is None else dspy.Prediction(answer=other) for other in others]
+    assert objective.outcome(example(), dspy.Prediction(answer="B"), samples=samples).confidence == confidence
+
+
+def test_free_text_agrees_as_it_is_matched():
+    objective = ObjectiveEvaluator(confidence="agreement")
+    samples = [dspy.Prediction(answer=text) for text in ("the heart", "Heart!", "lung", "5")]
+    assert objective.outcome(example("x"), dspy.Prediction(answer="heart"), samples=samples).confidence == 0.5
+
+
+# What the metric says and leaves out.
+
+
+def test_feedback_says_what_was_asked_what_came_and_what_it_costs():
+    objective = ObjectiveEvaluator(confidence="verbalized", choices=LETTERS)
+    wrong = objective(example(), dspy.Prediction(answer="C", confidence=0.9)).feedback
+    assert wrong.startswith("Asked: question: Which one?\n")
+    assert "The answer is 'C'; expected 'B'. Its confidence is 0.90, though it is wrong." in wrong
+    assert wrong.endswith("This costs accuracy and calibration.")
+    unfollowed = objective(example(), dspy.Prediction(answer="B", confidence="quite")).feedback
+    assert "'confidence' is 'quite'; expected a number from 0 to 1. This costs instruction following." in unfollowed
+    unread = objective(example(), dspy.Prediction(answer="It depends")).feedback
+    assert "'It depends'; expected one of A, B, C, D" in unread and "instruction following and accuracy" in unread
+    unsure = objective(example(), dspy.Prediction(answer="B", confidence=0.1)).feedback
+    assert "confidence is 0.10, though it is right. This costs calibration." in unsure
+    assert objective(example(), dspy.Prediction(answer="B", confidence=0.9)).feedback.startswith("Right")
+
+
+def test_what_cannot_be_measured_on_one_prediction_is_left_out(caplog):
+    """No logprobs (other optimisers ask for none), or agreement (a metric cannot ask again): one warning, no error."""
+    right, wrong = dspy.Prediction(answer="B"), dspy.Prediction(answer="C")
+    logits = ObjectiveEvaluator(choices=LETTERS)
+    assert [logits(example(), p).score for p in (right, wrong, None)] == pytest.approx([1.0, 0.2, 0.0])
+    assert len([r for r in caplog.records if "Calibration is left out" in r.getMessage()]) == 1
+    agreement = ObjectiveEvaluator(choices=LETTERS, confidence="agreement")
+    assert [agreement(example(), p).score for p in (right, wrong)] == pytest.approx([1.0, 0.2])
+    for objective in (logits, agreement, ObjectiveEvaluator(confidence=None, choices=LETTERS)):
+        assert set(objective(example(), right).objective_scores) == {"ifr", "accuracy"}
+
+
+def test_metrics_of_ones_own_are_objectives_too():
+    objective = ObjectiveEvaluator(
+        confidence=None,
+        choices=LETTERS,
+        metrics={"brief": lambda outcome: float(len(outcome.answer or "") < 2), "spread": SetMetric(lambda o: 0.5)},
+        weights={"accuracy": 1.0, "brief": 1.0, "spread": 2.0},
+    )
+    scored = objective(example(), dspy.Prediction(answer="C"))
+    assert scored.objective_scores == {"ifr": 1.0, "accuracy": 0.0, "brief": 1.0}
+    assert scored.score == pytest.approx(0.25)  # What exists for sets only counts as accuracy here.
+    assert objective.measure([Outcome("ok", True, 1.0, answer="C")]).score == pytest.approx(0.25 + 0.25 + 0.5 * 0.5)
+
+
+def test_settings_are_described_as_plain_values():
+    objective = ObjectiveEvaluator(
+        ["a", "b"], confidence="agreement", samples=3, constraints={"ifr": 0.9}, match=len, metrics={"own": len}
+    )
+    described = json.loads(json.dumps(objective.describe()))
+    assert described["answer"] == ["a", "b"] and described["samples"] == 3 and described["match"] == "len"
+    assert described["constraints"] == {"ifr": 0.9}

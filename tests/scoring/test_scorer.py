@@ -6,12 +6,21 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
 import dspy
 import pytest
-from dspy.lm15 import AuthError, RateLimitError, ServerError, TransportError, UnsupportedModelError
+from dspy.lm15 import (
+    AuthError,
+    InvalidRequestError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    UnsupportedFeatureError,
+    UnsupportedModelError,
+)
 from dspy.utils.callback import BaseCallback
 
 from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, certain, scripted_lm
@@ -233,6 +242,86 @@ def test_of_several_tries_the_one_that_gave_the_answer_counts():
 def test_an_lm_without_logprobs_is_noticed_at_once():
     with pytest.raises(LogprobsUnavailableError, match="confidence='verbalized'"):
         run(lambda prompt: "B", 200, objective=ObjectiveEvaluator(), threads=2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequestError("logprobs are not supported with this model"),
+        UnsupportedFeatureError("'top_logprobs' is not available"),
+    ],
+)
+def test_a_provider_that_refuses_logprobs_is_told_apart_from_an_outage(error):
+    with pytest.raises(LogprobsUnavailableError, match=r"refuses them.*'verbalized'.*'agreement'"):
+        run(lambda prompt: error, 20, objective=ObjectiveEvaluator(), threads=1)
+    # Without logits confidence it is an error like any other.
+    with pytest.raises((ScoringFailedError, LMUnavailableError)):
+        run(lambda prompt: error, 20, threads=1)
+
+
+# Confidence by agreement.
+
+
+def wavering(prompt: PromptView) -> str:
+    """B at temperature 0; of the samples of an item every one but the first few says B too."""
+    if prompt.config.temperature == 0.0:
+        return "B"
+    with lock:
+        asked[number(prompt)] += 1
+        return "A" if asked[number(prompt)] <= number(prompt) else "B"
+
+
+lock = threading.Lock()
+asked: Counter[int] = Counter()
+
+
+def test_agreement_asks_again_at_a_temperature_and_counts_the_cost():
+    asked.clear()
+    objective = ObjectiveEvaluator(confidence="agreement", samples=4, sample_temperature=0.9)
+    outcomes, engine = run(wavering, 4, objective=objective)
+    assert [outcome.confidence for outcome in outcomes] == [1.0, 0.75, 0.5, 0.25]
+    assert {outcome.usage.calls for outcome in outcomes} == {5} and engine.calls == 20
+    assert Counter(call.prompt.config.temperature for call in engine.log) == {0.0: 4, 0.9: 16}
+
+
+def test_samples_are_cached_one_by_one_so_that_the_next_run_repeats_them():
+    asked.clear()
+    lm = scripted_lm(wavering, cache=True)
+    objective = ObjectiveEvaluator(confidence="agreement", samples=3)
+    scorer = Scorer(objective, lm=lm, num_threads=2)
+    first, again = (scorer.outcomes(dspy.Predict(Lettered), examples(3)) for _ in range(2))
+    assert [outcome.confidence for outcome in first] == [outcome.confidence for outcome in again]
+    assert lm.scripted.calls == 12 and {outcome.usage.cached for outcome in again} == {4}
+
+
+def test_nothing_is_asked_again_where_there_is_no_answer_to_agree_with():
+    outcomes, engine = run(lambda prompt: "It depends", 3, objective=ObjectiveEvaluator(confidence="agreement"))
+    assert {outcome.status for outcome in outcomes} == {"unparsed"} and engine.calls == 3
+
+
+def test_a_sample_that_gets_no_answer_is_the_worlds_fault():
+    def rule(prompt: PromptView) -> str | Exception:
+        return "B" if prompt.config.temperature == 0.0 or number(prompt) else ServerError("down")
+
+    objective = ObjectiveEvaluator(confidence="agreement", samples=2)
+    outcomes, _ = run(rule, 3, objective=objective, max_error_rate=0.5)
+    assert [outcome.status for outcome in outcomes] == ["error", "ok", "ok"]
+    assert outcomes[0].usage.calls == 2  # Its first answer was paid for, both times that it was tried.
+
+
+def test_of_a_program_with_steps_every_step_is_asked_again():
+    class Steps(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.think = dspy.Predict("question -> notes")
+            self.answer = dspy.Predict("question, notes -> answer")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            return self.answer(question=question, notes=self.think(question=question).notes)
+
+    objective = ObjectiveEvaluator(confidence="agreement", samples=2, choices=["A", "B"])
+    outcomes, engine = run(lambda prompt: "B", 2, program=Steps(), objective=objective)
+    assert engine.calls == 2 * 2 * 3 and {outcome.confidence for outcome in outcomes} == {1.0}
 
 
 def test_a_program_that_returns_no_prediction_is_refused():

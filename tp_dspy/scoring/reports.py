@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,19 +126,9 @@ def plain(value: float) -> float | None:
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
     """Draw an evaluation for a terminal."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
 
-    parts: list[RenderableType] = []
-    for title, head, rows in _tables(evaluation):
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        for index, cell in enumerate(head):
-            table.add_column(cell, justify="left" if index == 0 else "right")
-        for row in rows:
-            # As text: an answer may look like markup.
-            table.add_row(*map(_literal, row))
-        parts.append(table)
+    parts = [_table(*table) for table in _tables(evaluation)]
     parts += [_literal(line) for line in [*evaluation.remarks, _cost(evaluation)]]
     return Group(*parts)
 
@@ -216,17 +206,9 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """Draw a comparison for a terminal."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
 
-    title, head, rows = _differences(comparison)
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for index, cell in enumerate(head):
-        table.add_column(cell, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*map(_literal, row))
-    return Group(table, _literal(_verdict(comparison)))
+    return Group(_table(*_differences(comparison)), _literal(_verdict(comparison)))
 
 
 def comparison_html(comparison: Comparison) -> str:
@@ -262,6 +244,19 @@ def _verdict(comparison: Comparison) -> str:
 
 
 # Both.
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    # As plain text: an answer may look like markup.
+    for index, cell in enumerate(head):
+        table.add_column(_literal(cell), justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*map(_literal, row))
+    return table
 
 
 def _html(
