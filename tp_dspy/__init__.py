@@ -5,16 +5,20 @@ from tp_dspy.lms.embedded import embedded_lm
 from tp_dspy.optimization.cycle import Event
 from tp_dspy.optimization.stopping import Patience, ScorerCalls, TargetScore
 from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
+from tp_dspy.scoring.calibrated import CalibratedProgram
+from tp_dspy.scoring.custom import SetMetric
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.tasks.task import Task
 from tp_dspy.teleprompter import TransferPrompting
 
 __all__ = [
+    "CalibratedProgram",
     "Event",
     "InstructionAdapter",
     "ObjectiveEvaluator",
     "Patience",
     "ScorerCalls",
+    "SetMetric",
     "SourcePrompts",
     "TargetScore",
     "Task",

@@ -16,7 +16,8 @@ from tp_dspy.lms.adapter import InstructionAdapter, Position
 from tp_dspy.lms.embedded import embedded_lm
 from tp_dspy.optimization.cycle import Event, Listener
 from tp_dspy.runs.artifacts import TransferResult
-from tp_dspy.scoring.evaluation import Comparison, Evaluation
+from tp_dspy.scoring.comparison import Comparison
+from tp_dspy.scoring.evaluation import Evaluation
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Job, Scorer

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tp_dspy.errors import ConfigurationError, DataError
-from tp_dspy.scoring.evaluation import compare, evaluate
+from tp_dspy.scoring.comparison import compare
+from tp_dspy.scoring.evaluation import evaluate
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.set_objective import SetObjective
 from tp_dspy.scoring.weights import DEFAULT_WEIGHTS, Weights

@@ -139,8 +139,8 @@ def test_one_objective_serves_two_programs():
     free = dspy.Predict("question -> answer")
     objective.check(free, [example("Heart")])
     assert objective.outcome(example("Heart"), dspy.Prediction(answer="the heart")).correct == 1.0
-    assert objective.judge.typed_choices(dspy.Predict(Lettered)) == {"answer": tuple(LETTERS)}
-    assert objective.judge.typed_choices(free) == {"answer": None}
+    assert objective.judge.choices.typed(dspy.Predict(Lettered)) == {"answer": tuple(LETTERS)}
+    assert objective.judge.choices.typed(free) == {"answer": None}
 
 
 def test_enum_answers_go_by_their_values():

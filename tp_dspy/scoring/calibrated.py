@@ -49,10 +49,10 @@ def shared_choices(judge: Judge, examples: Sequence[dspy.Example]) -> dict[str, 
         DataError: If they differ from example to example.
     """
     shared: dict[str, list[str]] = {}
-    for answer, field in judge.choices.items():
+    for answer, field in judge.choices.by_field.items():
         if not isinstance(field, str) or all(field in example.inputs() for example in examples):
             continue
-        listed = {judge.allowed(example, answer) for example in examples}
+        listed = {judge.choices.listed(example, answer) for example in examples}
         if len(listed) > 1:
             raise DataError(
                 f"The allowed answers in {field!r} differ between examples, and the program is not given them, so that "
@@ -179,7 +179,7 @@ class CalibratedProgram(dspy.Module):  # type: ignore[misc]
             prediction,
             replies=replies_to(judge.answers, prediction, record),
             samples=samples,
-            typed=judge.typed_choices(self.program),
+            typed=judge.choices.typed(self.program),
         )
         prediction[UNCALIBRATED] = outcome.confidence
         prediction[judge.confidence_field] = self._calibrated(outcome.confidence)

@@ -12,7 +12,8 @@ from tp_dspy.lms.answers import as_text, read_choice
 from tp_dspy.scoring.matching import expected_answers
 
 if TYPE_CHECKING:
-    from tp_dspy.scoring.judge import Judge, TypedChoices
+    from tp_dspy.scoring.choices import TypedChoices
+    from tp_dspy.scoring.judge import Judge
 
 __all__ = ["check_examples", "check_program"]
 
@@ -66,7 +67,7 @@ def check_examples(judge: Judge, examples: Sequence[dspy.Example], typed: TypedC
         strange = [i for i, example in enumerate(examples) if not _expects_allowed(judge, example, answer, typed)]
         if strange:
             first = examples[strange[0]]
-            allowed = judge.allowed(first, answer) or typed.get(answer) or ()
+            allowed = judge.choices.listed(first, answer) or typed.get(answer) or ()
             raise DataError(
                 f"{_count(strange, examples)} an expected {answer!r} that is not allowed: {as_text(first[answer])!r} "
                 f"is not among {list(allowed)}. Mend the examples, or say what is allowed: "
@@ -75,7 +76,7 @@ def check_examples(judge: Judge, examples: Sequence[dspy.Example], typed: TypedC
 
 
 def _expects_allowed(judge: Judge, example: dspy.Example, answer: str, typed: TypedChoices) -> bool:
-    allowed = judge.allowed(example, answer) or typed.get(answer)
+    allowed = judge.choices.listed(example, answer) or typed.get(answer)
     # The whole text must be the choice: "A heart attack" is no expected A.
     return allowed is None or all(read_choice(text, allowed)[1] for text in expected_answers(example[answer]))
 

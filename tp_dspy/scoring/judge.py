@@ -10,8 +10,9 @@ from typing import Any, Literal
 import dspy
 
 from tp_dspy.errors import DataError, LogprobsUnavailableError
-from tp_dspy.lms.answers import as_text, choices_of_type, holds_nothing_else, listed_choices, read_choice
+from tp_dspy.lms.answers import as_text, choices_of_type, holds_nothing_else, read_choice
 from tp_dspy.scoring.calls import Reply
+from tp_dspy.scoring.choices import AllowedAnswers, TypedChoices
 from tp_dspy.scoring.confidence import (
     answer_probability,
     prediction_logprobs,
@@ -22,15 +23,12 @@ from tp_dspy.scoring.feedback import Part, in_words
 from tp_dspy.scoring.matching import MatchKind, expected_answers, match_answer
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["NO_LOGPROBS", "UNCALIBRATED", "ConfidenceSource", "Judge", "Match", "TypedChoices"]
+__all__ = ["NO_LOGPROBS", "UNCALIBRATED", "ConfidenceSource", "Judge", "Match"]
 
 ConfidenceSource = (
     Literal["logits", "verbalized", "agreement"] | Callable[[dspy.Example, dspy.Prediction], float | None] | None
 )
 Match = MatchKind | Callable[[dspy.Example, dspy.Prediction], float]
-TypedChoices = Mapping[str, Sequence[str] | None]
-"""The allowed answers by the types of a program's answer fields, by field; None for one that takes any text."""
-
 UNCALIBRATED = "uncalibrated_confidence"
 """Where a calibrated program puts what the confidence was before."""
 
@@ -49,7 +47,7 @@ class Judge:
         answers: The output fields that hold the answers; at least one.
         confidence: Where confidence comes from.
         confidence_field: The output field of verbalised confidence.
-        choices: By answer field the allowed answers, or the name of the example's field that lists them.
+        choices: The allowed answers.
         strict: Whether nothing may stand beside the answer.
         follows: The user's own check of instruction following.
         match: How free-text answers are compared, or the user's own check of correctness.
@@ -59,42 +57,11 @@ class Judge:
     answers: tuple[str, ...]
     confidence: ConfidenceSource
     confidence_field: str
-    choices: Mapping[str, str | tuple[str, ...]]
+    choices: AllowedAnswers
     strict: bool
     follows: Callable[[dspy.Example, dspy.Prediction], bool] | None
     match: Match
     tolerance: float
-
-    # The allowed answers.
-
-    def allowed(self, example: dspy.Example, field: str) -> tuple[str, ...] | None:
-        """Tell the allowed answers that the settings or an example list; None when neither does.
-
-        Raises:
-            DataError: If the example's field of choices is no list of answers.
-        """
-        choices = self.choices[field]
-        if not isinstance(choices, str):
-            return choices
-        listed = example.get(choices)
-        if listed is None or (isinstance(listed, list | tuple) and not listed):
-            return None
-        try:
-            return listed_choices(listed)
-        except ValueError as error:
-            raise DataError(
-                f"An example's {choices!r} is {error} Mend the example, or pass ObjectiveEvaluator(choices=...) "
-                "the answers or the name of the field that lists them."
-            ) from None
-
-    def typed_choices(self, program: dspy.Module) -> dict[str, tuple[str, ...] | None]:
-        """Read the allowed answers off the types of a program's answer fields (the last predictor's that has each)."""
-        signatures = [predictor.signature for _, predictor in program.named_sub_modules(dspy.Predict)]
-        typed: dict[str, tuple[str, ...] | None] = {}
-        for signature in signatures:
-            fields = signature.output_fields
-            typed |= {name: choices_of_type(fields[name].annotation) for name in self.answers if name in fields}
-        return typed
 
     # One prediction.
 
@@ -156,7 +123,7 @@ class Judge:
         samples: Sequence[dspy.Prediction] | None,
         typed: Sequence[str] | None,
     ) -> Part:
-        allowed = self.allowed(example, name) or typed or self._typed(prediction, name)
+        allowed = self.choices.listed(example, name) or typed or self._typed(prediction, name)
         expected = self._expected(example, name)
         given = prediction.get(name)
         text, raw = None if given is None else as_text(given), reply.text if reply else None

@@ -12,19 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError
-from tp_dspy.lms.answers import listed_choices
 from tp_dspy.scoring.calibrated import CalibratedProgram, fit_to_outcomes, shared_choices
 from tp_dspy.scoring.calibrators import CalibrationMethod
 from tp_dspy.scoring.calls import Reply
 from tp_dspy.scoring.checks import check_examples, check_program
-from tp_dspy.scoring.custom import CustomMetric, SetMetric, check_metrics, outcome_value
-from tp_dspy.scoring.evaluation import Comparison, Evaluation, compare, evaluate
+from tp_dspy.scoring.choices import AllowedAnswers, Choices, TypedChoices
+from tp_dspy.scoring.comparison import Comparison, compare
+from tp_dspy.scoring.custom import CustomMetric, check_metrics
+from tp_dspy.scoring.evaluation import Evaluation, evaluate
 from tp_dspy.scoring.feedback import question
-from tp_dspy.scoring.judge import ConfidenceSource, Judge, Match, TypedChoices
+from tp_dspy.scoring.judge import ConfidenceSource, Judge, Match
 from tp_dspy.scoring.matching import MATCH_KINDS
-from tp_dspy.scoring.metrics import OF_CONFIDENCE
 from tp_dspy.scoring.outcomes import Outcome
-from tp_dspy.scoring.set_objective import Metrics, SetObjective
+from tp_dspy.scoring.set_objective import Metrics, SetObjective, example_scores
 from tp_dspy.scoring.weights import Constraints, Weights
 
 __all__ = ["ConfidenceSource", "ObjectiveEvaluator"]
@@ -32,7 +32,6 @@ __all__ = ["ConfidenceSource", "ObjectiveEvaluator"]
 logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
-Choices = str | Sequence[str]
 
 _CONFIDENCES = ("logits", "verbalized", "agreement")
 
@@ -117,9 +116,8 @@ class ObjectiveEvaluator:
         answers = (answer,) if isinstance(answer, str) else tuple(answer)
         if not answers or len(set(answers)) < len(answers):
             raise ConfigurationError(f"answer is {answer!r}; expected an output field, or several different ones.")
-        self.judge = Judge(
-            answers, confidence, confidence_field, _by_field(choices, answers), strict, follows, match, float(tolerance)
-        )
+        allowed = AllowedAnswers.of(choices, answers)
+        self.judge = Judge(answers, confidence, confidence_field, allowed, strict, follows, match, float(tolerance))
         self.samples = samples
         self.sample_temperature = sample_temperature
         custom = check_metrics(metrics)
@@ -162,7 +160,7 @@ class ObjectiveEvaluator:
             DataError: If examples lack inputs or the expected answer, or expect one that is not allowed.
         """
         check_program(self.judge, program)
-        check_examples(self.judge, examples, self.judge.typed_choices(program))
+        check_examples(self.judge, examples, self.judge.choices.typed(program))
 
     # One example.
 
@@ -212,29 +210,11 @@ class ObjectiveEvaluator:
             if not self._warned:
                 self._warned = True
                 logger.warning("Calibration is left out of the metric: %s", error)
-        scores = self._objective_scores(outcome, measured)
-        weights: dict[str, float] = {}
-        for name, weight in self.weights.by_metric.items():
-            part = "calibration" if name in OF_CONFIDENCE | {"coverage"} else name
-            # What is not measured here gives its weight to accuracy.
-            part = part if part in scores else "accuracy"
-            weights[part] = weights.get(part, 0.0) + weight
-        score = sum(weight * scores[name] for name, weight in weights.items())
+        score, scores = example_scores(self.rule, outcome, calibrated=measured)
         said = outcome.feedback or "Right, and in the asked format."
         if outcome.feedback and getattr(example, "_input_keys", None):
             said = f"Asked: {question(dict(example.inputs()))}\n{said}"
-        return dspy.Prediction(score=min(1.0, score), feedback=said, objective_scores=scores)
-
-    def _objective_scores(self, outcome: Outcome, calibrated: bool) -> dict[str, float]:
-        scores = {"ifr": float(outcome.followed), "accuracy": outcome.correct}
-        if calibrated:
-            # GEPA averages over the examples that report a score: no confidence in an answer is a 0 there.
-            sure = outcome.confidence
-            scores["calibration"] = 0.0 if sure is None else 1.0 - (sure - outcome.correct) ** 2
-        for name, metric in self.rule.custom.items():
-            if not isinstance(metric, SetMetric):
-                scores[name] = outcome_value(name, metric, outcome)
-        return scores
+        return dspy.Prediction(score=score, feedback=said, objective_scores=scores)
 
     def _without_calls(self) -> Judge:
         """The judge without a confidence that needs logprobs or further calls."""
@@ -361,29 +341,3 @@ class ObjectiveEvaluator:
         if self.confidence == "agreement":
             described |= {"samples": self.samples, "sample_temperature": self.sample_temperature}
         return described
-
-
-def _by_field(choices: Choices | Mapping[str, Choices], answers: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
-    if not isinstance(choices, Mapping):
-        if len(answers) > 1 and choices == "choices":
-            return {name: f"{name}_choices" for name in answers}
-        if len(answers) > 1:
-            raise ConfigurationError(
-                f"choices is {choices!r} and there are {len(answers)} answer fields; expected a mapping by field: "
-                f"{{{answers[0]!r}: [...]}}."
-            )
-        return dict.fromkeys(answers, _own_choices(choices))
-    strangers = sorted(set(choices) - set(answers))
-    if strangers:
-        raise ConfigurationError(f"choices names {strangers}; the answer fields are {list(answers)}.")
-    # A field that is not named has its answers by its type, or is free text.
-    return {name: _own_choices(choices.get(name, f"{name}_choices")) for name in answers}
-
-
-def _own_choices(choices: Choices) -> str | tuple[str, ...]:
-    if isinstance(choices, str):
-        return choices
-    try:
-        return listed_choices(choices)
-    except ValueError as error:
-        raise ConfigurationError(f"choices is {error} Or pass the name of a field of the examples.") from None

@@ -14,7 +14,8 @@ from tp_dspy.scoring.metrics import LOWER_IS_BETTER, ReliabilityCurve
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tp_dspy.scoring.evaluation import Comparison, Evaluation
+    from tp_dspy.scoring.comparison import Comparison
+    from tp_dspy.scoring.evaluation import Evaluation
 
 __all__ = [
     "LABELS",

@@ -19,7 +19,7 @@ from tp_dspy.scoring.arrays import confidence_bins, unit_interval_array
 from tp_dspy.scoring.metrics import METRIC_NAMES
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["OutcomeArrays", "bootstrap_weights", "percentile_interval", "weighted_metrics"]
+__all__ = ["OutcomeArrays", "bootstrap_weights", "covering", "percentile_interval", "weighted_metrics"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -206,6 +206,13 @@ def percentile_interval(values: npt.ArrayLike, level: float = 0.95) -> tuple[flo
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
+
+
+def covering(point: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """Widen an interval to its point: resampled ECE lies above the ECE of the set, and may leave it outside."""
+    if math.isnan(point) or math.isnan(interval[0]):
+        return interval
+    return min(interval[0], point), max(interval[1], point)
 
 
 def _flags(values: npt.ArrayLike, name: str) -> BoolArray:

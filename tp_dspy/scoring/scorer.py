@@ -40,7 +40,7 @@ from tp_dspy.scoring.running import (
 )
 
 if TYPE_CHECKING:
-    from tp_dspy.scoring.judge import TypedChoices
+    from tp_dspy.scoring.choices import TypedChoices
     from tp_dspy.scoring.objective import ObjectiveEvaluator
 
 __all__ = ["Job", "Scorer"]
@@ -200,7 +200,7 @@ class Scorer:
             settings["lm"] = self.lm
         programs = {id(job.program): job.program for job in jobs}
         typed: dict[int, TypedChoices] = {
-            key: self.objective.judge.typed_choices(program) for key, program in programs.items()
+            key: self.objective.judge.choices.typed(program) for key, program in programs.items()
         }
         again = {key: samplers(program, self.objective) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tp_dspy.scoring.custom import CustomMetric, custom_metrics
-from tp_dspy.scoring.metrics import METRIC_NAMES
+from tp_dspy.scoring.custom import CustomMetric, SetMetric, custom_metrics, outcome_value
+from tp_dspy.scoring.metrics import METRIC_NAMES, OF_CONFIDENCE
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.resampling import OutcomeArrays, weighted_metrics
 from tp_dspy.scoring.weights import Constraints, Weights
 
-__all__ = ["Metrics", "SetObjective"]
+__all__ = ["Metrics", "SetObjective", "example_scores"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -115,3 +115,30 @@ class SetObjective:
         custom = {name: values.pop(name) for name in self.custom}
         errors = sum(outcome.status == "error" for outcome in outcomes)
         return Metrics(n=len(outcomes) - errors, errors=errors, custom=custom, **values)
+
+
+def example_scores(rule: SetObjective, outcome: Outcome, *, calibrated: bool) -> tuple[float, dict[str, float]]:
+    """Score one outcome, for optimisers that average over examples.
+
+    Args:
+        rule: Gives the weights. What exists for sets only gives its weight to accuracy, as it does where it is
+            undefined; so does calibration where there is none.
+        outcome: What to score.
+        calibrated: Whether there can be a confidence: then calibration is the Brier complement of it, and 0 for an
+            outcome without (averages are over the examples that report a score).
+
+    Returns:
+        One score, and one for each objective; in [0, 1], higher is better.
+    """
+    scores = {"ifr": float(outcome.followed), "accuracy": outcome.correct}
+    if calibrated:
+        sure = outcome.confidence
+        scores["calibration"] = 0.0 if sure is None else 1.0 - (sure - outcome.correct) ** 2
+    for name, metric in rule.custom.items():
+        if not isinstance(metric, SetMetric):
+            scores[name] = outcome_value(name, metric, outcome)
+    total = 0.0
+    for name, weight in rule.weights.by_metric.items():
+        part = "calibration" if name in OF_CONFIDENCE or name == "coverage" else name
+        total += weight * scores.get(part, outcome.correct)
+    return min(1.0, total), scores
