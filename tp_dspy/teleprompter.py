@@ -273,7 +273,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 logger.info("Neither source tasks nor source prompts: a single stage, on the target alone.")
                 population = len(first)
             plans.append(PhasePlan.of("target", population, target.search, target.selection, self.effort))
-        logger.info(PhasePlan.in_words(plans))
+        logger.info(PhasePlan.in_words(plans, self.objective.runs))
         tell(Event("plan", "", {"plans": plans}))
 
     def _phase(

@@ -23,7 +23,11 @@ from tp_dspy.lms.embedded import embedded_lm
 from tp_dspy.scoring.evaluation import Evaluation
 from tp_dspy.tasks.task import Task, stratified_order
 
-TASKS = ("cais/mmlu:clinical_knowledge", "cais/mmlu:jurisprudence", "takala/financial_phrasebank:sentences_allagree")
+TASKS = (
+    "cais/mmlu:clinical_knowledge",
+    "cais/mmlu:international_law",
+    "takala/financial_phrasebank:sentences_allagree",
+)
 KINDS = ("logits", "verbalized", "verbalized, asked apart", "agreement")
 SHOWN = ("ifr", "accuracy", "coverage", "ece", "auroc")
 

@@ -77,7 +77,8 @@ class PhasePlan:
         return cls(phase, (population + asked) * pairs + (1 + work.top_k) * held, asked)
 
     @staticmethod
-    def in_words(plans: Sequence[PhasePlan]) -> str:
-        """Say it in one line."""
+    def in_words(plans: Sequence[PhasePlan], runs: int = 1) -> str:
+        """Say it in one line; `runs` is how often the program runs for each pair."""
         parts = [f"{p.phase} phase {p.scorer_calls} scorer and {p.reference_calls} reference calls" for p in plans]
-        return f"At most: {'; '.join(parts)}; {sum(p.scorer_calls for p in plans)} scorer calls in all."
+        again = f", each with {runs} runs of the program" if runs > 1 else ""
+        return f"At most: {'; '.join(parts)}; {sum(p.scorer_calls for p in plans)} scorer calls in all{again}."

@@ -146,6 +146,11 @@ class ObjectiveEvaluator:
         return self.judge.confidence
 
     @property
+    def runs(self) -> int:
+        """How often a program is run for each example: more than once where confidence comes from agreement."""
+        return 1 + self.samples if self.confidence == "agreement" else 1
+
+    @property
     def weights(self) -> Weights:
         """How metrics make the score."""
         return self.rule.weights

@@ -107,7 +107,10 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
         "ece_equal_mass": plain(evaluation.ece_equal_mass),
         "ece_uncalibrated": plain(without.ece) if without is not None else None,
         "statuses": evaluation.statuses,
-        "confusion": {str(row): {str(k): int(v) for k, v in confusion.loc[row].items()} for row in confusion.index},
+        # Counts above 0 only: free text has as many rows and columns as there are answers.
+        "confusion": {
+            str(row): {str(k): int(v) for k, v in confusion.loc[row].items() if v} for row in confusion.index
+        },
         "reliability": [
             {name: plain(getattr(curve, name)[i]) for name in ("low", "high", "confidence", "accuracy", "count")}
             for curve in [evaluation.reliability()]
