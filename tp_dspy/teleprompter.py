@@ -314,6 +314,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         return prompts
 
     def _deliver(self, student: dspy.Module, result: TransferResult) -> dspy.Module:
+        for task, metrics in result.winner.by_task.items():
+            if missed := self.objective.rule.constraints.missed(metrics.as_dict()):
+                logger.warning("No prompt keeps all constraints; the best on %s: %s.", task, "; ".join(missed))
         compiled = result.winner.scored().candidate.apply(student)
         compiled.detailed_results = result
         if self.run_dir is not None:

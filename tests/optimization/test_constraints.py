@@ -102,8 +102,13 @@ def answers(prompt: PromptView) -> str:
     return wrong if number % 5 == 0 else right
 
 
-@pytest.mark.parametrize(("constraints", "winner"), [(None, WORDY), ({"ifr": 0.95}, EXACT)])
-def test_a_compile_keeps_them(constraints: dict[str, float] | None, winner: str) -> None:
+@pytest.mark.parametrize(
+    ("constraints", "winner"),
+    [(None, WORDY), ({"ifr": 0.95}, EXACT), ({"ifr": 1.0, "accuracy": 1.0}, EXACT)],  # The last: nobody keeps both.
+)
+def test_a_compile_keeps_them(
+    constraints: dict[str, float] | None, winner: str, caplog: pytest.LogCaptureFixture
+) -> None:
     examples = [
         dspy.Example(question=f"Item {n}.", answer="yes" if n % 2 else "no", choices=["yes", "no"]).with_inputs(
             "question"
@@ -130,4 +135,7 @@ def test_a_compile_keeps_them(constraints: dict[str, float] | None, winner: str)
         )
         kept = objective.evaluate(compiled, examples, lm=teleprompter.scorer.lm)
     assert compiled.detailed_results.winner.instructions == {"self": winner}
-    assert (kept.metrics.violation == 0.0) and (constraints is None or kept.metrics.ifr >= 0.95)
+    assert kept.metrics.ifr == (1.0 if constraints else 0.0)
+    missed = bool(constraints and "accuracy" in constraints)
+    assert (kept.metrics.violation > 0.0) is missed
+    assert ("No prompt keeps all constraints; the best on target: accuracy is 0." in caplog.text) is missed

@@ -23,7 +23,7 @@ from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.scoring.set_objective import Metrics
 
 NAN = float("nan")
-METRICS = Metrics(3, 1, 1.0, 1 / 3, 0.1, NAN, NAN, NAN, 0.2, 0.7)
+METRICS = Metrics(3, 1, 1.0, 1 / 3, 0.1, NAN, NAN, NAN, 0.2, 0.7, 2 / 3, 0.05, {"own": 0.3})
 TEXT = "Antworte «nur» mit A.\n日本語 😀 \u2028 </script>"
 OWN = ScoredCandidate(Candidate({"self": "Answer."}), NAN, {})
 PRIOR = Belief(0.4, 0.1)

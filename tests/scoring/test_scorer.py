@@ -527,3 +527,19 @@ def test_a_server_that_refuses_connections_is_named(n):
         lm = served(port, num_retries=0)
         with pytest.raises(LMUnavailableError, match=rf"openai/x at http://127.0.0.1:{port}/v1\) cannot be reached"):
             Scorer(PLAIN, lm=lm, num_threads=2).outcomes(dspy.Predict(Lettered), examples(n))
+
+
+# The bar.
+
+
+def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(monkeypatch, capsys):
+    objective = ObjectiveEvaluator(confidence=None)
+    with dspy.context(lm=scripted_lm(lambda prompt: "B")):
+        objective.evaluate(dspy.Predict(Lettered), examples(3))
+        assert capsys.readouterr() == ("", "")
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        objective.evaluate(dspy.Predict(Lettered), examples(3))
+        shown = capsys.readouterr()
+        assert "Scoring" in shown.err and shown.out == ""
+        objective.evaluate(dspy.Predict(Lettered), examples(3), verbose=False)
+        assert capsys.readouterr() == ("", "")

@@ -244,6 +244,7 @@ class ObjectiveEvaluator:
         num_threads: int | None = None,
         max_error_rate: float = 0.1,
         seed: int = 0,
+        verbose: bool = True,
     ) -> Evaluation:
         """Run a program on examples and measure it, with 95 % bootstrap intervals.
 
@@ -254,12 +255,13 @@ class ObjectiveEvaluator:
             num_threads: Concurrent calls; by default DSPy's setting.
             max_error_rate: Share of examples, in [0, 1], that may end without an answer for reasons of the world's.
             seed: Seed of the resampling.
+            verbose: Whether to show a progress bar, on a terminal or in a notebook.
 
         Raises:
             ProgramError, DataError: As `check` does.
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer does.
         """
-        return self.summarize(self._run(program, examples, lm, num_threads, max_error_rate), seed=seed)
+        return self.summarize(self._run(program, examples, lm, num_threads, max_error_rate, verbose), seed=seed)
 
     def _run(
         self,
@@ -268,14 +270,14 @@ class ObjectiveEvaluator:
         lm: dspy.BaseLM | None,
         num_threads: int | None,
         max_error_rate: float,
+        verbose: bool,
     ) -> list[Outcome]:
         from tp_dspy.scoring.scorer import Scorer
 
         if not examples:
             raise DataError("There are no examples to evaluate on; pass at least one.")
-        outcomes = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate).outcomes(
-            program, examples
-        )
+        scorer = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
+        outcomes = scorer.outcomes(program, examples, verbose=verbose)
         return program.applied_to(outcomes) if isinstance(program, CalibratedProgram) else outcomes
 
     def calibrate(
@@ -288,6 +290,7 @@ class ObjectiveEvaluator:
         lm: dspy.BaseLM | None = None,
         num_threads: int | None = None,
         max_error_rate: float = 0.1,
+        verbose: bool = True,
     ) -> CalibratedProgram:
         """Fit a program's confidence to how often it is right, on examples kept for that.
 
@@ -298,9 +301,10 @@ class ObjectiveEvaluator:
             evaluation: How the program did on the same examples, where that is known; then nothing is run.
             method: ``"temperature"`` (one parameter, from 10 examples on) or ``"isotonic"`` (any rising curve, from
                 30 on).
-            lm: As for `evaluate`; so for the next two.
+            lm: As for `evaluate`; so for the next three.
             num_threads: Concurrent calls.
             max_error_rate: Share of examples that may end without an answer.
+            verbose: Whether to show a progress bar.
 
         Returns:
             A program whose predictions carry the calibrated confidence; `evaluate` it on the test split to see the
@@ -314,7 +318,7 @@ class ObjectiveEvaluator:
         """
         choices = shared_choices(self.judge, examples)
         if evaluation is None:
-            outcomes: Sequence[Outcome] = self._run(program, examples, lm, num_threads, max_error_rate)
+            outcomes: Sequence[Outcome] = self._run(program, examples, lm, num_threads, max_error_rate, verbose)
         else:
             outcomes = evaluation.outcomes
         if len(outcomes) != len(examples):

@@ -25,6 +25,7 @@ from tp_dspy.errors import (
     ScoringFailedError,
     TransferPromptingError,
 )
+from tp_dspy.scoring.bar import watched
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.calls import CallRecord, Reply, address, unavailable
 from tp_dspy.scoring.judge import NO_LOGPROBS
@@ -146,11 +147,23 @@ class Scorer:
             predictor.config = {**call_defaults(predictor, self.objective, self.lm), **predictor.config}
         return prepared
 
-    def outcomes(self, program: dspy.Module, examples: Sequence[dspy.Example]) -> list[Outcome]:
-        """Score one program on examples; returns one outcome per example, in their order."""
+    def outcomes(
+        self, program: dspy.Module, examples: Sequence[dspy.Example], *, verbose: bool = False
+    ) -> list[Outcome]:
+        """Score one program on examples.
+
+        Args:
+            program: The program.
+            examples: Examples with inputs set.
+            verbose: Whether to show a progress bar, on a terminal or in a notebook.
+
+        Returns:
+            One outcome per example, in their order.
+        """
         self.objective.check(program, examples)
         prepared = self.prepare(program)
-        results = dict(self.score(Job(index, prepared, example) for index, example in enumerate(examples)))
+        pairs = self.score(Job(index, prepared, example) for index, example in enumerate(examples))
+        results = dict(watched(pairs, len(examples), "Scoring") if verbose else pairs)
         return [results[index] for index in range(len(examples))]
 
     def score(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, Outcome]]:
