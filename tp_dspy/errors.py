@@ -8,6 +8,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "HubUnavailableError",
+    "JournalError",
     "LMUnavailableError",
     "LogprobsUnavailableError",
     "MissingDependencyError",
@@ -62,6 +63,10 @@ class ScoringFailedError(TransferPromptingError, RuntimeError):
 
 class ArtifactError(TransferPromptingError, ValueError):
     """A saved file is not what it should be: another format, an unknown version, or damaged."""
+
+
+class JournalError(TransferPromptingError, OSError):
+    """The journal of a run folder cannot be used: taken by another process, not a journal, damaged, or a full disk."""
 
 
 class NoUsableProposalWarning(UserWarning):

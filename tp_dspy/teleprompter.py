@@ -17,6 +17,8 @@ from dspy.teleprompt import Teleprompter
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.cycle import INTERRUPTED, Cycle, Event, Listener, PhaseResult
+from tp_dspy.optimization.memory import Memory, PlainMemory
+from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.optimization.phases import (
     PhaseInput,
     reference_prompts,
@@ -30,7 +32,9 @@ from tp_dspy.optimization.population import Seed, answer_naming, first_populatio
 from tp_dspy.optimization.racing import PairedBootstrap, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import StopRule
-from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
+from tp_dspy.runs.artifacts import SourcePrompts, TransferResult, plain
+from tp_dspy.runs.identity import compile_identity, context_identity
+from tp_dspy.runs.journal import Journal
 from tp_dspy.runs.progress import LiveProgress
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Scorer
@@ -69,7 +73,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         mapping: Target predictor name by source predictor name, where the programs differ.
         num_threads: Concurrent calls; by default DSPy's setting.
         max_error_rate: Share of scorer calls, in [0, 1], that may get no answer.
-        run_dir: Where source prompts, the result and the compiled program are written; None writes no file.
+        run_dir: Where source prompts, the result and the compiled program are written, and a journal of everything
+            that was paid for: the same call with the same folder goes on where the last one ended, however it did, and
+            another call uses what it can. What a program reads from elsewhere (a corpus, a tool) is not seen: use
+            another folder when that changes. None writes no file.
         seed: Makes the choice of examples and exemplars repeatable.
         verbose: Whether to show progress on a terminal. Elsewhere, and when False, there is only logging.
         listeners: Called with every `Event`, in the thread that compiles.
@@ -182,8 +189,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         # Of use after a source phase only: a single stage has them in its first population.
         own, known = shared_answers(target.briefs), answers if sources is not None else None
         named = answer_naming(original, answering, self.seed_instructions, own, known)
-        with self._watching() as tell:
-            cycle = Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, tell)
+        examples = target.examples + (sources.examples if sources else [])
+        extra = [description, source_prompts.model_dump(mode="json") if source_prompts is not None else None]
+        with self._watching() as tell, self._memory(student, original, examples, extra) as memory:
+            cycle = Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell)
             self._announce(tell, first, sources, target, carried, named)
             source = None
             if sources is not None and source_tasks:
@@ -215,8 +224,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         sources = self._source_input(source_tasks)
         self.objective.check(student, sources.examples)
         first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
-        with self._watching() as tell:
-            cycle = Cycle(student, self.scorer, self.racing, {}, self.spread_penalty, tell)
+        with self._watching() as tell, self._memory(student, original, sources.examples) as memory:
+            cycle = Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell)
             self._announce(tell, first, sources, None, [], [])
             result = self._phase("source", cycle, sources, first)
         return self._source_prompts(result, source_tasks, original)
@@ -255,6 +264,19 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
 
             yield tell
 
+    def _memory(
+        self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any] = ()
+    ) -> contextlib.AbstractContextManager[Memory]:
+        """Open what keeps outcomes and answers: the journal of the run folder, or this process."""
+        if self.run_dir is None:
+            return contextlib.nullcontext(PlainMemory())
+        context = context_identity(student, self.objective, self.scorer.lm)
+        decides = {**self._settings(), "racing": repr(self.racing), "stop": self.stop, "seeds": self.seed_instructions}
+        compile = compile_identity(
+            context, decides, original, map(fingerprint, examples), plain([self.mapping, *extra])
+        )
+        return Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
+
     def _announce(
         self,
         tell: Listener,
@@ -288,7 +310,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         if lm is None:
             raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
         prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answers)
-        proposer = Proposer(lm, prompts, self.temperature, self.seed, threads=self.scorer.num_threads)
+        proposer = Proposer(
+            lm, prompts, self.temperature, self.seed, threads=self.scorer.num_threads, memory=cycle.memory
+        )
         if self.effort.rounds and not cycle.calls:
             # A wrong key or name is to show before the scorer is paid for a whole population.
             proposer.check()

@@ -20,7 +20,8 @@ from programs.benchmarks.worlds import World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError, NoUsableProposalWarning, ScoringFailedError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
-from tp_dspy.optimization.cycle import Cycle, Event, Listener, OutcomeStore, Panel, PhaseResult, fingerprint
+from tp_dspy.optimization.cycle import Cycle, Event, Listener, Panel, PhaseResult, fingerprint
+from tp_dspy.optimization.memory import PlainMemory
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import FullScoring
 from tp_dspy.optimization.reference import Proposer, ReferencePrompt, TaskBrief
@@ -46,7 +47,7 @@ class Lab:
     max_error_rate: float = 0.1
     listener: Listener | None = None
     events: list[Event] = field(default_factory=list)
-    store: OutcomeStore = field(default_factory=dict)
+    memory: PlainMemory = field(default_factory=PlainMemory)
 
     def __post_init__(self) -> None:
         made = [self.world.task(name, train=self.size, validation=self.size) for name in self.tasks]
@@ -54,7 +55,7 @@ class Lab:
         self.selection: Panel = {task.name: task.validation for task in made}
         self.lm = self.scorer_lm or self.world.scorer_lm()
         self.scorer = Scorer(ObjectiveEvaluator(), lm=self.lm, num_threads=4, max_error_rate=self.max_error_rate)
-        self.cycle = Cycle(STUDENT, self.scorer, self.racing, self.store, self.spread_penalty, self.tell)
+        self.cycle = Cycle(STUDENT, self.scorer, self.racing, self.memory, self.spread_penalty, self.tell)
         self.asked = self.proposer()
 
     def proposer(self) -> Proposer:
@@ -112,7 +113,7 @@ def test_the_winner_is_never_scored_below_the_original_where_it_was_chosen(seed:
         order = [(s.score >= own[0].score, s.rank) for s in result.ranked]
         assert order == sorted(order, reverse=True)
         panel = lab.selection if chosen_apart else lab.search
-        again = [lab.store[result.best.candidate.id, fingerprint(e)] for e in panel["law"]]
+        again = [lab.memory.outcome((result.best.candidate.id, fingerprint(e))) for e in panel["law"]]
         assert lab.scorer.objective.measure(again).score == pytest.approx(result.best.score)
 
 
@@ -214,7 +215,7 @@ def test_a_race_drops_early_and_compares_on_equal_examples() -> None:
     assert len(rule.seen) == 1  # not asked at the end, where everything is paid for
     assert {tuple(len(o) for o in standing.outcomes.values()) for standing in rule.seen[0]} == {(6, 6)}
     assert len(result.dropped) == 2 and {s.candidate for s in result.history} == set(population)
-    known = {c.id: sum(1 for key in lab.store if key[0] == c.id) for c in population}
+    known = {c.id: sum(1 for key in lab.memory if key[0] == c.id) for c in population}
     for scored in result.history:
         met = 12 if scored.candidate in result.dropped else 24
         assert sum(metrics.n for metrics in scored.by_task.values()) == met
@@ -262,7 +263,7 @@ def test_examples_that_got_no_answer_are_left_out_for_all_alike() -> None:
     result = lab.run(rounds=0, finalists=3)
     assert {scored.by_task["law"].n for scored in result.ranked} == {11}
     assert {scored.by_task["law"].errors for scored in result.ranked} == {0}
-    assert all(outcome.status != "error" for outcome in lab.store.values())
+    assert all(outcome.status != "error" for outcome in map(lab.memory.outcome, lab.memory))
     assert lm.scripted.calls == 3 * 24 + 1  # tried once more, and that is it
 
 
@@ -302,7 +303,7 @@ def test_an_outage_is_an_error_and_no_bad_prompt() -> None:
     lab = Lab(scorer_lm=scripted_lm(lambda prompt: ServerError("down")))
     with pytest.raises(ScoringFailedError, match="not held against any prompt"):
         lab.run()
-    assert lab.store == {}
+    assert len(lab.memory) == 0
     patient = Lab(scorer_lm=scripted_lm(lambda prompt: ServerError("down")), max_error_rate=1.0)
     assert patient.run(rounds=1, finalists=3).best.candidate == OWN  # no score for anybody: nothing changes
 
@@ -392,7 +393,7 @@ def test_ctrl_c_gives_the_best_so_far(kind: str, nth: int, scored: int) -> None:
     else:
         assert result.best.candidate == OWN and result.best.score != result.best.score
     # What was paid for is kept, and counted.
-    assert len(lab.store) == lab.cycle.calls == result.scorer_usage.calls
+    assert len(lab.memory) == lab.cycle.calls == result.scorer_usage.calls
 
 
 def test_ctrl_c_after_the_race_dropped_the_original_keeps_the_best() -> None:
@@ -424,7 +425,7 @@ def test_a_real_signal_while_the_scorer_waits() -> None:
     lab = Lab(world, scorer_lm=scripted_lm(rule, latency=0.02), listener=count)
     result = lab.run()
     assert result.stopped == "interrupted" and result.best.candidate == OWN
-    assert 5 <= len(lab.store) < 36 and lab.lm.scripted.calls < 36
+    assert 5 <= len(lab.memory) < 36 and lab.lm.scripted.calls < 36
 
 
 def test_examples_are_known_by_their_content() -> None:

@@ -15,7 +15,8 @@ import dspy
 from tp_dspy.errors import NoUsableProposalWarning
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
 from tp_dspy.optimization.history import History
-from tp_dspy.optimization.panel import OutcomeStore, Panel, PanelScorer, fingerprint, on_common_examples
+from tp_dspy.optimization.memory import Memory, Pair
+from tp_dspy.optimization.panel import Panel, PanelScorer, fingerprint, on_common_examples
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import Racing, race
 from tp_dspy.optimization.reference import Proposal, Proposer
@@ -24,7 +25,7 @@ from tp_dspy.optimization.stopping import Progress, StopRule
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["INTERRUPTED", "Cycle", "Event", "Listener", "OutcomeStore", "Panel", "PhaseResult", "fingerprint"]
+__all__ = ["INTERRUPTED", "Cycle", "Event", "Listener", "Panel", "PhaseResult", "fingerprint"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,19 +94,21 @@ class Cycle:
         program: The program whose instructions are optimised; never changed.
         scorer: Runs and judges pairs.
         racing: The rule that drops candidates.
-        store: Keeps outcomes.
+        memory: Keeps outcomes.
         spread_penalty: Times the standard deviation over tasks, taken off the mean score; at least 0.
         listener: Is told what happens.
-        calls: Pairs scored so far.
+        calls: Pairs scored so far, by this compile or, before it was broken off, for it.
+        met: These pairs.
     """
 
     program: dspy.Module
     scorer: Scorer
     racing: Racing
-    store: OutcomeStore
+    memory: Memory
     spread_penalty: float = 0.0
     listener: Listener = lambda event: None
     calls: int = 0
+    met: set[Pair] = field(default_factory=set)
 
     def run(
         self,
@@ -142,7 +145,7 @@ class Cycle:
             ConfigurationError: If the racing rule breaks its contract.
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer and the proposer do.
         """
-        panels = PanelScorer(self.program, self.scorer, self.store)
+        panels = PanelScorer(self.program, self.scorer, self.memory, self.met)
         worth = PhaseScore(self.scorer.objective, self.spread_penalty)
         run = _Phase(self, phase, population[0], search, selection, proposer, prior, panels, worth)
         try:
@@ -213,14 +216,17 @@ class _Phase:
     def outcomes(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Have candidates scored on a panel; what is known already is not scored again."""
         return self.panels.standings(
-            candidates, panel, begins=lambda total: self.tell("step", total=total), arrives=self.take
+            candidates,
+            panel,
+            begins=lambda total: self.tell("step", total=total),
+            counts=self.count,
+            arrives=lambda outcome: self.tell("outcome", outcome=outcome),
         )
 
-    def take(self, outcome: Outcome) -> None:
+    def count(self, outcome: Outcome) -> None:
         """Count a new outcome."""
         self.cycle.calls += 1
         self.usage += outcome.usage
-        self.tell("outcome", outcome=outcome)
 
     def search_rounds(self, rounds: int, count: int, stop: Sequence[StopRule], finalists: int) -> None:
         """Propose and score until the rounds are done or a rule says stop."""
@@ -262,7 +268,7 @@ class _Phase:
             [
                 (example, outcome)
                 for example in examples
-                if (outcome := self.cycle.store.get((candidate.id, fingerprint(example)))) is not None
+                if (outcome := self.cycle.memory.outcome((candidate.id, fingerprint(example)))) is not None
                 and (not outcome.followed or outcome.correct < 1.0)
             ]
             for examples in self.search.values()

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dspy
 
 from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.memory import Memory, Pair
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.scorer import Job, Scorer
 
-__all__ = ["OutcomeStore", "Pair", "Panel", "PanelScorer", "fingerprint", "on_common_examples"]
+__all__ = ["Panel", "PanelScorer", "fingerprint", "on_common_examples"]
 
 logger = logging.getLogger(__name__)
 
 Panel = Mapping[str, Sequence[dspy.Example]]
 """What candidates are scored on: examples by task name, in the one order that every candidate meets."""
-
-Pair = tuple[str, str]
-"""A candidate's id and an example's fingerprint."""
-
-OutcomeStore = MutableMapping[Pair, Outcome]
-"""Keeps every outcome by candidate id and example fingerprint; what it holds is not paid for again."""
 
 
 def fingerprint(example: dspy.Example) -> str:
@@ -41,15 +37,17 @@ class PanelScorer:
     Attributes:
         program: The program that takes the candidates' instructions; never changed.
         scorer: Runs and judges pairs.
-        store: Keeps outcomes.
+        memory: Keeps outcomes.
+        met: The pairs that this compile has come across, in this phase or an earlier one.
         prepared: The programs of the candidates that were scored last, which the next step of a race scores again.
-        failed: Pairs that got no answer in this phase. They stay out of the store, so that a later phase or run tries
+        failed: Pairs that got no answer in this phase. They stay out of the memory, so that a later phase or run tries
             them again; in this phase the scorer has tried twice already.
     """
 
     program: dspy.Module
     scorer: Scorer
-    store: OutcomeStore
+    memory: Memory
+    met: set[Pair] = field(default_factory=set)
     failed: dict[Pair, Outcome] = field(default_factory=dict)
     prepared: dict[str, dspy.Module] = field(default_factory=dict)
 
@@ -59,6 +57,7 @@ class PanelScorer:
         panel: Panel,
         *,
         begins: Callable[[int], None],
+        counts: Callable[[Outcome], None],
         arrives: Callable[[Outcome], None],
     ) -> list[Standing]:
         """Have every pair scored that is not known yet.
@@ -66,18 +65,40 @@ class PanelScorer:
         Args:
             candidates: The candidates.
             panel: What they are scored on.
-            begins: Told the number of pairs to be scored.
-            arrives: Told every new outcome, in order of arrival.
+            begins: Told the number of pairs that are new to this compile.
+            counts: Told every one of their outcomes, to add up what they cost: first those that the memory has, from
+                before this compile was broken off, then those that are scored, in order of arrival. If this breaks
+                off, also of those that had come and were not looked at.
+            arrives: Told the same, but for the last.
 
         Returns:
             One standing per candidate, in their order, with one outcome per example, in the panel's order.
         """
         keys = {name: [fingerprint(example) for example in examples] for name, examples in panel.items()}
+        pairs = {(c.id, key) for c in candidates for task_keys in keys.values() for key in task_keys}
         jobs = self._jobs(candidates, panel, keys)
-        begins(len(jobs))
-        for pair, outcome in self.scorer.score(jobs):
-            (self.failed if outcome.status == "error" else self.store)[pair] = outcome
-            arrives(outcome)
+        new = {job.key for job in jobs}
+        remembered = [pair for pair in sorted(pairs - self.met - new) if pair not in self.failed]
+
+        def keep(pair: Pair, outcome: Outcome) -> None:
+            self.met.add(pair)
+            if outcome.status == "error":
+                self.failed[pair] = outcome
+            else:
+                self.memory.keep_outcome(pair, outcome)
+            counts(outcome)
+
+        begins(len(jobs) + len(remembered))
+        for pair in remembered:
+            self.met.add(pair)
+            counts(self._known(pair))
+            arrives(self._known(pair))
+        # Closed at once when something breaks it off, while the memory still takes what was paid for.
+        with contextlib.closing(self.scorer.score(jobs, late=keep)) as scored:
+            for pair, outcome in scored:
+                # Before anybody is told: what was heard of is not lost, whatever comes.
+                keep(pair, outcome)
+                arrives(outcome)
         return [
             Standing(c, {name: [self._known((c.id, key)) for key in task_keys] for name, task_keys in keys.items()})
             for c in candidates
@@ -94,7 +115,7 @@ class PanelScorer:
             for name, examples in panel.items():
                 for key, example in zip(keys[name], examples, strict=True):
                     pair = (candidate.id, key)
-                    if pair in self.store or pair in self.failed or pair in jobs:
+                    if pair in jobs or pair in self.failed or self.memory.outcome(pair) is not None:
                         continue
                     if program is None:
                         program = self.scorer.prepare(candidate.apply(self.program))
@@ -103,7 +124,9 @@ class PanelScorer:
         return list(jobs.values())
 
     def _known(self, pair: Pair) -> Outcome:
-        return self.failed[pair] if pair in self.failed else self.store[pair]
+        outcome = self.failed.get(pair) or self.memory.outcome(pair)
+        assert outcome is not None, pair  # It was scored above.
+        return outcome
 
 
 def on_common_examples(standings: Iterable[Standing]) -> list[Standing]:

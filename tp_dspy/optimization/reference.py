@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,7 @@ from tp_dspy.errors import LMUnavailableError
 from tp_dspy.lms.answers import normalized
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.guards import Guard, cut_back, is_closed, unwrap
+from tp_dspy.optimization.memory import Answer, Memory, PlainMemory
 from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
 from tp_dspy.scoring.calls import CallRecord, record_calls, unavailable
 from tp_dspy.scoring.outcomes import Outcome, Usage
@@ -51,16 +54,6 @@ class Proposal:
     candidate: Candidate | None = None
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What one call brought: the reply, whether the token limit broke it off, or why there is none; and its cost."""
-
-    reply: str
-    cut_off: bool
-    failure: str | None
-    usage: Usage
-
-
 @dataclass
 class Proposer:
     """Asks the reference LM for instructions.
@@ -72,6 +65,7 @@ class Proposer:
         seed: Makes exemplars, and the samples of an LM that honours ``rollout_id``, repeatable.
         exemplars: Examples shown per call; drawn afresh each round, the same for all its calls.
         threads: Concurrent calls.
+        memory: Keeps answers; what it holds is not asked again.
         usage: What the calls have cost so far.
     """
 
@@ -81,6 +75,7 @@ class Proposer:
     seed: int = 0
     exemplars: int = 3
     threads: int = 8
+    memory: Memory = field(default_factory=PlainMemory)
     usage: Usage = field(default_factory=Usage)
     _asked: int = field(default=0, init=False)
     _guards: dict[str, Guard] = field(default_factory=dict, init=False, repr=False)
@@ -102,8 +97,7 @@ class Proposer:
         Raises:
             LMUnavailableError: If the LM cannot be called at all, or nobody is listening.
         """
-        answer = self._one("Reply with the word: ready", self.seed, checking=True)
-        self.usage += answer.usage
+        self.usage += self._remembered("Reply with the word: ready", self.seed, checking=True).usage
 
     def propose(
         self,
@@ -165,7 +159,7 @@ class Proposer:
         answers = self._call([texts[name] for name in turns])
         return [self._read(answer, name, best, known[name]) for answer, name in zip(answers, turns, strict=True)]
 
-    def _read(self, answer: _Answer, name: str, best: Candidate, known: set[str]) -> Proposal:
+    def _read(self, answer: Answer, name: str, best: Candidate, known: set[str]) -> Proposal:
         # A reply may hold half a surrogate pair, which no file and no request can carry.
         reply = answer.reply.encode("utf-8", "replace").decode()
         text = unwrap(reply)
@@ -184,24 +178,54 @@ class Proposer:
         self._accepted[name].add(normalized(text))
         return Proposal(reply, text, name, candidate=best.with_instruction(name, text))
 
-    def _call(self, prompts: Sequence[str]) -> list[_Answer]:
-        first = self._asked
+    def _call(self, prompts: Sequence[str]) -> list[Answer]:
+        calls = [(prompt, self.seed * 1_000_003 + self._asked + i) for i, prompt in enumerate(prompts)]
         self._asked += len(prompts)
+        known = {call: answer for call in calls if (answer := self.memory.answer(self._identity(*call))) is not None}
+        new = [call for call in calls if call not in known]
+        known |= dict(zip(new, self._ask_all(new), strict=True))
+        self.usage += sum((answer.usage for answer in known.values()), Usage())
+        return [known[call] for call in calls]
+
+    def _identity(self, prompt: str, rollout: int) -> str:
+        """Say what decides an answer, short: prompts are long."""
+        limit = (getattr(self.lm, "kwargs", None) or {}).get("max_tokens")
+        parts = [str(self.lm.model), self.temperature, limit, rollout, prompt]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _remembered(self, prompt: str, rollout: int, *, checking: bool = False) -> Answer:
+        known = self.memory.answer(self._identity(prompt, rollout))
+        if known is not None:
+            return known
+        answer = self._one(prompt, rollout, checking=checking)
+        self._keep(prompt, rollout, answer)
+        return answer
+
+    def _keep(self, prompt: str, rollout: int, answer: Answer) -> None:
+        if answer.failure is None:
+            self.memory.keep_answer(self._identity(prompt, rollout), answer)
+
+    def _ask_all(self, calls: Sequence[tuple[str, int]]) -> list[Answer]:
+        if not calls:
+            return []
         pool = ThreadPoolExecutor(max_workers=self.threads, thread_name_prefix="tp_dspy-reference")
-        futures = [
-            pool.submit(copy_context().run, self._one, prompt, self.seed * 1_000_003 + first + i)
-            for i, prompt in enumerate(prompts)
-        ]
+        futures = {
+            pool.submit(copy_context().run, self._one, prompt, rollout): (prompt, rollout) for prompt, rollout in calls
+        }
         try:
+            # As they come, so that a killed run has as many as there were.
+            for future in as_completed(futures):
+                self._keep(*futures[future], future.result())
             return [future.result() for future in futures]
+        except BaseException:
+            done = [f for f in futures if f.done() and not f.cancelled() and f.exception() is None]
+            self.usage += sum((future.result().usage for future in done), Usage())
+            raise
         finally:
             # After Ctrl-C or a hopeless error nothing new is sent, and nobody waits for what is under way.
             pool.shutdown(wait=False, cancel_futures=True)
-            for future in futures:
-                if future.done() and not future.cancelled() and future.exception() is None:
-                    self.usage += future.result().usage
 
-    def _one(self, prompt: str, rollout: int, *, checking: bool = False) -> _Answer:
+    def _one(self, prompt: str, rollout: int, *, checking: bool = False) -> Answer:
         failure = None
         with record_calls() as record:
             try:
@@ -218,7 +242,7 @@ class Proposer:
                 failure = f"{_FAILED} ({type(error).__name__}: {str(error)[:_ERROR_CHARS]})"
                 logger.warning("A call of the reference LM failed: %s: %s", type(error).__name__, error)
         replies = record.replies()
-        return _Answer(replies[-1][0] if replies else "", _cut_off(record), failure, record.usage)
+        return Answer(replies[-1][0] if replies else "", _cut_off(record), failure, record.usage)
 
 
 def _cut_off(record: CallRecord) -> bool:

@@ -47,14 +47,16 @@ _SECRET = re.compile(
 )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn settings into what JSON can hold: an LM becomes its model's name, and secrets are left out."""
     if isinstance(value, dspy.BaseLM):
         return value.model
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items() if not _SECRET.search(str(k))}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return {str(k): plain(v) for k, v in value.items() if not _SECRET.search(str(k))}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
@@ -75,7 +77,7 @@ class _Artifact(Record):
     @field_validator("settings", mode="before")
     @classmethod
     def _keep_secrets_out(cls, settings: Any) -> Any:
-        return _plain(settings)
+        return plain(settings)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to a JSON file, all or nothing: a crash leaves the earlier file as it was.

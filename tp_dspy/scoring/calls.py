@@ -59,7 +59,9 @@ class _History(list[dict[str, Any]]):
             text, logprobs = (
                 (output.get("text"), output.get("logprobs")) if isinstance(output, dict) else (output, None)
             )
-            self.replies.append(Reply(text or "", logprobs, fields))
+            # A reply may hold half a surrogate pair, which no file and no request can carry.
+            whole = (text or "").encode("utf-8", "replace").decode()
+            self.replies.append(Reply(whole, logprobs, fields))
 
     def pop(self, index: SupportsIndex = -1) -> dict[str, Any]:
         """Drop nothing: DSPy's max_history_size bounds what grows for ever, and this lives as long as its block."""

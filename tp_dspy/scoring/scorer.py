@@ -6,7 +6,7 @@ import contextvars
 import logging
 import threading
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -166,11 +166,17 @@ class Scorer:
         results = dict(watched(pairs, len(examples), "Scoring") if verbose else pairs)
         return [results[index] for index in range(len(examples))]
 
-    def score(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, Outcome]]:
+    def score(
+        self, jobs: Iterable[Job[Key]], *, late: Callable[[Key, Outcome], None] | None = None
+    ) -> Generator[tuple[Key, Outcome], None, None]:
         """Score pairs; yields key and outcome of each as it is known.
 
         A pair that ends in an error is tried once more after the others; what is yielded is its last outcome, with
         the usage of both.
+
+        Args:
+            jobs: The pairs.
+            late: Told, when the iteration is broken off, what had been paid for by then and was not yielded.
 
         Raises:
             ConfigurationError: If two jobs have one key.
@@ -185,7 +191,7 @@ class Scorer:
             raise ConfigurationError("Two jobs have the same key; expected one key per pair.")
         run = self._begin(jobs)
         failures: dict[Key, Outcome] = {}
-        for done, (key, outcome) in enumerate(self._outcomes(jobs, run), start=1):
+        for done, (key, outcome) in enumerate(self._outcomes(jobs, run, late), start=1):
             if outcome.status != "error":
                 yield key, outcome
                 continue
@@ -198,7 +204,7 @@ class Scorer:
             logger.warning(
                 "%d of %d calls failed (%s); trying them once more.", len(again), len(jobs), _reasons(failures)
             )
-        for key, outcome in self._outcomes(again, run):
+        for key, outcome in self._outcomes(again, run, late):
             outcome = replace(outcome, usage=failures[key].usage + outcome.usage)
             if outcome.status != "error":
                 del failures[key]
@@ -237,10 +243,13 @@ class Scorer:
             f"({reason}). Check that the server runs, api_base and the network; then call again."
         )
 
-    def _outcomes(self, jobs: Sequence[Job[Key]], run: _Run) -> Iterator[tuple[Key, Outcome]]:
+    def _outcomes(
+        self, jobs: Sequence[Job[Key]], run: _Run, late: Callable[[Key, Outcome], None] | None
+    ) -> Iterator[tuple[Key, Outcome]]:
         pool = ThreadPoolExecutor(max_workers=self.num_threads, thread_name_prefix="tp_dspy-scorer")
+        pending: dict[Future[Outcome], Key] = {}
         try:
-            pending: dict[Future[Outcome], Key] = {
+            pending |= {
                 # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
                 pool.submit(contextvars.copy_context().run, self._one, job, run): job.key
                 for job in jobs
@@ -251,6 +260,9 @@ class Scorer:
         finally:
             # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
             pool.shutdown(wait=False, cancel_futures=True)
+            for future, key in pending.items():
+                if late is not None and future.done() and not future.cancelled() and future.exception() is None:
+                    late(key, future.result())
 
     def _one(self, job: Job[Any], run: _Run) -> Outcome:
         if run.stop is not None:
