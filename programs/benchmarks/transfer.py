@@ -124,6 +124,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=16, help="how many worlds, at least 2 (default 16)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first one (default 0)")
     parser.add_argument("--target", type=int, default=4, help="target examples to search on (default 4)")
     parser.add_argument("--source", type=int, default=16, help="examples of each source task (default 16)")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each phase (default 8)")
@@ -135,7 +136,7 @@ def main() -> None:
         parser.error(f"--worlds is {args.worlds}; expected at least 2, for a standard error.")
     settings = [
         Setting(w, args.target, args.source, args.rounds, args.noise, args.shift, args.engine)
-        for w in range(args.worlds)
+        for w in range(args.first, args.first + args.worlds)
     ]
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

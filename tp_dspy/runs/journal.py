@@ -9,8 +9,10 @@ twice. One process at a time may write.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,8 @@ from tp_dspy.scoring.outcomes import Outcome, Usage
 
 __all__ = ["Journal"]
 
+# Answers and the replies that hold little else.
+_SHORT = 40
 # "tpds" in ASCII, so that `file` and others can tell.
 _APPLICATION = 0x74706473
 # One entry for each version of the schema; a file of an older version goes through those that it lacks.
@@ -198,20 +202,20 @@ class Journal:
         known = {}
         for example, compile, status, followed, correct, confidence, answer, expected, reply, feedback, *spent in rows:
             known[example] = Outcome(
-                status,
-                bool(followed),
-                correct,
-                confidence,
-                answer,
-                expected,
-                reply,
-                feedback,
-                self._own(compile, spent),
+                status=status,
+                followed=bool(followed),
+                correct=correct,
+                confidence=confidence,
+                answer=_shared(answer),
+                expected=_shared(expected),
+                reply=_shared(reply),
+                feedback=feedback,
+                usage=self._own(compile, spent),
             )
         return known
 
     def _own(self, compile: int, spent: Sequence[Any]) -> Usage:
-        return Usage(*spent) if compile == self._compile else Usage()
+        return _usage(*spent) if compile == self._compile else _usage()
 
     def _read(self, query: str, values: Sequence[Any]) -> Iterator[Any]:
         try:
@@ -227,6 +231,17 @@ class Journal:
                 f"{self.path} cannot be written ({error}). What it holds is safe; free some space, then make the same "
                 "call again."
             ) from error
+
+
+@functools.lru_cache(maxsize=65536)
+def _usage(*spent: Any) -> Usage:
+    """Make a usage, once for all outcomes that cost the same: a million of them fill a hundred MB."""
+    return Usage(*spent)
+
+
+def _shared(text: str | None) -> str | None:
+    """Hold a short text once, however many outcomes have it."""
+    return sys.intern(text) if text is not None and len(text) <= _SHORT else text
 
 
 def _spent(usage: Usage) -> tuple[int, int, int, int, float | None]:
