@@ -67,8 +67,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
-        racing: The rule that drops candidates while they are scored: by default `PairedBootstrap`;
-            `tp_dspy.optimization.racing.FullScoring` drops nobody.
+        racing: The rule that drops candidates while they are scored: by default `PairedBootstrap`; see
+            `tp_dspy.optimization.racing` for `ExpectedGain` and `FullScoring`.
         stop: Rules that end a phase early, such as `tp_dspy.optimization.stopping.Patience`.
         mapping: Target predictor name by source predictor name, where the programs differ.
         num_threads: Concurrent calls; by default DSPy's setting.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from tp_dspy import ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.evidence import Belief
 from tp_dspy.optimization.phase_score import PhaseScore
-from tp_dspy.optimization.racing import FullScoring, PairedBootstrap, race, step_ends
+from tp_dspy.optimization.racing import ExpectedGain, FullScoring, PairedBootstrap, race, step_ends, worth_going_on
 from tp_dspy.optimization.stopping import Patience, Progress, ScorerCalls, TargetScore
 from tp_dspy.scoring.outcomes import Outcome
 
@@ -149,3 +151,81 @@ def test_a_race_against_incumbents_may_drop_all_that_are_new_and_asks_incumbents
     assert asked == [(["good", "bad"], 4), (["good", "bad"], 8)]
     reached, dropped = race([good, bad], {"t": examples}, incumbents=[good], **arguments)
     assert names([s.candidate for s in reached]) == ["good"] and len(reached[0].outcomes["t"]) == 16
+
+
+# Racing by expected gain.
+
+
+def test_whoever_promises_no_gain_goes_and_the_best_stay() -> None:
+    good = [1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1]
+    field = [runner("best", good), runner("close", [*good[:-1], 0]), runner("bad", [0] * 12)]
+    assert names(ExpectedGain().survivors(field, 0.5, ACCURACY)) == ["best", "close"]
+    # At a price that nobody is worth, only those that are wanted stay.
+    assert names(ExpectedGain(price=0.5).survivors(field, 0.5, ACCURACY)) == ["best"]
+    assert names(ExpectedGain(keep=2, price=0.5).survivors(field, 0.5, ACCURACY)) == ["best", "close"]
+    assert len(ExpectedGain().survivors([runner("a", [1] * 7), runner("b", [0] * 7)], 0.25, ACCURACY)) == 2
+
+
+def test_a_tie_that_hardly_matters_is_not_paid_for_to_the_end() -> None:
+    """A test keeps two that it cannot tell apart, however little there is between them."""
+    scores, near = np.array([0.701, 0.700, 0.5]), 0.001
+    assert (scores[0] - scores[1]) / (math.sqrt(2) * near) < 0.8  # No test would drop the second.
+    assert worth_going_on(scores, near, 0.5, keep=1, price=0.001).tolist() == [True, False, False]
+    # With more chance, as much may lie between them in the end as it costs to find out.
+    assert worth_going_on(scores, 0.02, 0.5, keep=1, price=0.001).tolist() == [True, True, False]
+    # And what costs next to nothing is done.
+    assert worth_going_on(scores, near, 0.5, keep=1, price=0.00001).tolist() == [True, True, False]
+
+
+def test_among_many_that_are_alike_it_saves_most_of_the_examples() -> None:
+    """Ten prompts within a point, two far below: a test goes on with the ten to the end."""
+    rng = np.random.default_rng(0)
+    used, lost = {"gain": 0, "test": 0}, {"gain": 0.0, "test": 0.0}
+    for _ in range(100):
+        worth = np.r_[0.7 + rng.uniform(0.0, 0.01, 10), 0.5, 0.5]
+        blocks = worth[:, None] + rng.normal(0.0, 0.03, (12, 10))
+        for name in used:
+            alive = np.arange(12)
+            for met in range(1, 11):
+                used[name] += len(alive)
+                if met == 10 or len(alive) == 1:
+                    break
+                means, error = blocks[alive, :met].mean(axis=1), 0.03 / math.sqrt(met)
+                if name == "gain":
+                    stay = worth_going_on(means, error, met / 10, keep=1, price=0.002)
+                else:
+                    stay = means >= means.max() - 1.28 * math.sqrt(2) * error  # alpha 0.1
+                alive = alive[stay]
+            ends = blocks.mean(axis=1)
+            lost[name] += (ends.max() - ends[alive[np.argmax(blocks[alive, :met].mean(axis=1))]]) / 100
+    assert used["gain"] < 0.8 * used["test"]
+    assert lost["gain"] < lost["test"] + 0.003
+
+
+def test_what_a_source_phase_knows_is_used() -> None:
+    """Three that scored alike: the one that the sources speak against goes."""
+    rng = np.random.default_rng(0)
+    field = [
+        Standing(
+            Candidate({"self": name}, "source", Belief(mean, 0.02)), runner(name, rng.permutation([1, 0] * 8)).outcomes
+        )
+        for name, mean in {"good": 0.6, "fair": 0.5, "poor": 0.4}.items()
+    ]
+    field += [runner("other", [1, 0, 0, 0] * 4)]
+    assert "poor" not in names(ExpectedGain(price=0.025).survivors(field, 0.5, ACCURACY))
+    plain = [Standing(replace(s.candidate, prior=None), s.outcomes) for s in field]
+    assert "poor" in names(ExpectedGain(price=0.025).survivors(plain, 0.5, ACCURACY))
+
+
+def test_whoever_surely_misses_a_constraint_goes_though_it_scores_best() -> None:
+    worth = PhaseScore(ObjectiveEvaluator(confidence=None, weights={"accuracy": 1.0}, constraints={"ifr": 0.95}))
+    sloppy = Standing(Candidate({"self": "sloppy"}), {"t": [Outcome("ok", i < 8, 1.0) for i in range(20)]})
+    kept = Standing(Candidate({"self": "kept"}), {"t": [Outcome("ok", True, float(i < 12)) for i in range(20)]})
+    assert names(ExpectedGain().survivors([sloppy, kept], 0.5, worth)) == ["kept"]
+    assert names(ExpectedGain().survivors([sloppy, kept], 0.5, ACCURACY)) == ["sloppy"]
+
+
+@pytest.mark.parametrize("settings", [{"keep": 0}, {"price": 0.0}, {"price": 1.0}])
+def test_a_gain_that_cannot_be_priced_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="ExpectedGain has"):
+        ExpectedGain(**settings)

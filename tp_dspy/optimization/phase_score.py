@@ -50,7 +50,7 @@ class PhaseScore:
         Returns:
             Scores of shape (tasks, resamples); NaN where a resample holds nothing that counts.
         """
-        return self._drawn(standing)[0]
+        return self.resamples(standing)[0]
 
     def merit(self, scored: ScoredCandidate) -> float:
         """Make one number to compare by: the score, or below all scores by how much the constraints are missed."""
@@ -58,11 +58,12 @@ class PhaseScore:
 
     def merit_draws(self, standing: Standing) -> FloatArray:
         """Give the `merit` of bootstrap resamples, paired as those of `draws` are; of shape (resamples,)."""
-        scores, violations = self._drawn(standing)
+        scores, violations = self.resamples(standing)
         violation = violations.mean(axis=0)
         return np.where(violation > 0, -violation, self.combine(scores))
 
-    def _drawn(self, standing: Standing) -> tuple[FloatArray, FloatArray]:
+    def resamples(self, standing: Standing) -> tuple[FloatArray, FloatArray]:
+        """Give the scores of `draws`, and by how much the constraints are missed; both of shape (tasks, resamples)."""
         scores, violations = [], []
         for task, outcomes in enumerate(standing.outcomes.values()):
             rng = np.random.default_rng([task, len(outcomes)])

@@ -13,16 +13,32 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.evidence import Belief, paired_error
 from tp_dspy.optimization.panel import Panel, on_common_examples
 from tp_dspy.optimization.phase_score import PhaseScore
 
-__all__ = ["FullScoring", "PairedBootstrap", "Racing", "race", "step_ends"]
+__all__ = [
+    "ExpectedGain",
+    "FullScoring",
+    "PairedBootstrap",
+    "Racing",
+    "expected_level",
+    "race",
+    "step_ends",
+    "worth_going_on",
+]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 # Checkpoints with fewer examples behind them are passed over: resamples of a handful are all alike.
 _LEAST_EXAMPLES = 8
+# Ends of a race that are played through: the gain of one more candidate is known to a hundredth of a point.
+_ENDS = 2000
 
 
 class Racing(Protocol):
@@ -102,6 +118,134 @@ class PairedBootstrap:
         looks = max(1, len(self.checkpoints) - 1)
         stay = (as_good.mean(axis=1) > self.alpha / looks) | ~(scores < scores[rival])
         return [candidate for candidate, stays in zip(everyone, stay, strict=True) if stays]
+
+
+@dataclass(frozen=True)
+class ExpectedGain:
+    """Drops candidates that are not worth their examples.
+
+    A test asks whether a candidate is worse; what matters is what would be lost without it. A near tie loses nothing,
+    however long it cannot be told apart, and one that is far behind may still be worth a few examples. So this rule
+    foretells what each candidate will have scored at the end of the panel, and goes on with the first n of them as long
+    as the next one is expected to add more than it costs: `price` times the share of the panel that it has yet to meet.
+
+    A score foretold is what was measured so far, and for the rest what is expected: the score drawn towards those of
+    all (empirical Bayes), or towards what a source phase lets expect of the candidate. Chance is that of paired
+    differences, pooled over candidates, of the whole objective.
+
+    Attributes:
+        keep: How many of the best are wanted at the end; at least 1. They are never dropped.
+        price: Gain in score, in (0, 1), that one more candidate must promise to be scored on a whole panel.
+        checkpoints: Shares of the examples after which it is asked.
+
+    Raises:
+        ConfigurationError: If `keep` or `price` is out of range.
+
+    References:
+        Raiffa and Schlaifer, "Applied Statistical Decision Theory", 1961 (expected value of sample information).
+        Chick and Inoue, "New two-stage and sequential procedures for selecting the best simulated system", Operations
+        Research 49, 2001.
+    """
+
+    keep: int = 1
+    price: float = 0.001
+    checkpoints: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.keep < 1 or not 0.0 < self.price < 1.0:
+            raise ConfigurationError(
+                f"ExpectedGain has keep={self.keep!r} and price={self.price!r}; expected keep of at least 1 and a "
+                "price between 0 and 1."
+            )
+
+    def survivors(self, standings: Sequence[Standing], share: float, worth: PhaseScore) -> Sequence[Candidate]:
+        """Keep those that promise more than they cost."""
+        met = sum(len(outcomes) for outcomes in standings[0].outcomes.values())
+        everyone = [standing.candidate for standing in standings]
+        if len(standings) <= self.keep or met < _LEAST_EXAMPLES:
+            return everyone
+        scored = [worth.of(standing) for standing in standings]
+        scores = np.array([entry.score for entry in scored])
+        if np.isnan(scores).any():
+            return everyone
+        draws = [worth.resamples(standing) for standing in standings]
+        error = paired_error(np.array([worth.combine(scores_) for scores_, _ in draws]), met)
+        chance = np.array([(violations.mean(axis=0) == 0.0).mean() for _, violations in draws])
+        level = expected_level(scores, [candidate.prior for candidate in everyone])
+        stay = worth_going_on(scores, error, share, keep=self.keep, price=self.price, level=level, chance=chance)
+        return [candidate for candidate, stays in zip(everyone, stay, strict=True) if stays]
+
+
+def expected_level(scores: FloatArray, priors: Sequence[Belief | None]) -> FloatArray:
+    """What each candidate was expected to score before it was seen.
+
+    Args:
+        scores: What they have scored, of shape (candidates,).
+        priors: What a source phase lets expect of each, up to the new task's difficulty.
+
+    Returns:
+        The mean of all; for those with a prior, the prior brought to the level of the new task.
+    """
+    known = [index for index, prior in enumerate(priors) if prior is not None]
+    level = np.full(len(scores), scores.mean())
+    if len(known) > 1:
+        means = np.array([prior.mean for prior in priors if prior is not None])
+        level[known] = means + (scores[known].mean() - means.mean())
+    return level
+
+
+def worth_going_on(
+    scores: FloatArray,
+    error: float,
+    share: float,
+    *,
+    keep: int,
+    price: float,
+    level: FloatArray | None = None,
+    chance: FloatArray | None = None,
+) -> BoolArray:
+    """Say which candidates promise more than they cost; see `ExpectedGain`.
+
+    Args:
+        scores: What they have scored so far, of shape (candidates,).
+        error: Standard deviation by chance of one of these scores, what all candidates share left out.
+        share: The share of the panel that they have met, in (0, 1).
+        keep: How many of the best are wanted.
+        price: What a whole panel costs, in score.
+        level: What each was expected to score before it was seen; the mean of all by default.
+        chance: The chance that each keeps the constraints at the end; 1 by default.
+
+    Returns:
+        True for those that go on, at least `keep`.
+    """
+    level = np.full(len(scores), scores.mean()) if level is None else level
+    noise = error**2
+    spread = float(((scores - level) ** 2).sum()) / max(1, len(scores) - 1) - noise
+    # Candidates are never all alike: a tenth of the noise keeps the door open for those that had bad luck.
+    spread = max(spread, noise / 10.0)
+    trust = spread / (spread + noise) if spread > 0 else 1.0
+    expected = level + trust * (scores - level)
+    rest = 1.0 - share
+    mean = share * scores + rest * expected
+    sd = rest * math.sqrt(trust * noise + noise * share / rest)
+    chance = np.ones(len(scores)) if chance is None else chance
+    # Whoever misses a constraint is below all that keep them: by more than any score.
+    order = np.argsort(2.0 * (1.0 - chance) - mean, kind="stable")
+    rng = np.random.default_rng(0)
+    ends = mean[order] + sd * rng.standard_normal((_ENDS, len(scores)))
+    ends = np.where(rng.random(ends.shape) < chance[order], ends, ends - 2.0)
+    best = np.sort(ends[:, :keep], axis=1)
+    last = keep
+    for place in range(keep, len(scores)):
+        gain = float(np.maximum(ends[:, place] - best[:, 0], 0.0).mean())
+        if gain >= price * rest:
+            last = place + 1
+        best[:, 0] = np.maximum(best[:, 0], ends[:, place])
+        if keep > 1:
+            best.sort(axis=1)
+    stay = np.zeros(len(scores), dtype=np.bool_)
+    stay[order[:last]] = True
+    return stay
 
 
 def race(
