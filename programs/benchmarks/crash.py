@@ -136,7 +136,7 @@ def killed(server: Server, run_dir: Path, kills: int, work: float, seed: int, wo
                 time.sleep(rng.uniform(0.0, 1.0))
             else:
                 until_first_call(server, child, before)
-                time.sleep(rng.uniform(0.0, 2.0 * work / kills))
+                time.sleep(rng.uniform(0.0, work / kills))
             os.kill(child.pid, signal.SIGKILL)
         child.wait()
         if child.returncode not in (0, -signal.SIGKILL):
