@@ -32,12 +32,16 @@ class Lab:
         self.paid = 0
         self.asked = 0
 
-    def compile(self, *, after: int | None = None, phase: str = "", objective: Any = None, **settings: Any) -> Any:
+    def compile(
+        self, *, after: int | None = None, phase: str = "", objective: Any = None, listen: Any = None, **settings: Any
+    ) -> Any:
         """Compile; with `after`, break off at that outcome (of a phase, where one is named)."""
         heard = 0
 
-        def listen(event: Event) -> None:
+        def hear(event: Event) -> None:
             nonlocal heard
+            if listen is not None:
+                listen(event)
             heard += event.kind == "outcome" and event.phase.startswith(phase)
             if after is not None and heard > after:
                 raise BrokenOffError
@@ -50,7 +54,7 @@ class Lab:
             scorer_lm=scorer,
             run_dir=self.run_dir,
             num_threads=1,
-            listeners=[listen],
+            listeners=[hear],
             **{**EFFORT, **settings},
         )
         with dspy.context(adapter=InstructionAdapter()):
@@ -151,3 +155,11 @@ def test_a_folder_in_use_is_refused_before_anything_is_paid(tmp_path: Path) -> N
         lab.compile()
     assert (lab.paid, lab.asked) == (0, 0)
     lab.compile(rounds=0)  # And the folder is free again.
+
+
+def test_whoever_watches_is_told_what_is_known(tmp_path: Path) -> None:
+    lab, told = Lab(tmp_path), []
+    lab.compile(rounds=0)
+    paid = lab.paid
+    lab.compile(rounds=0, listen=told.append)
+    assert [event.data["outcomes"] for event in told if event.kind == "resume"] == [paid]

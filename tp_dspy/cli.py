@@ -148,7 +148,9 @@ def _print(report: DemoReport, console: object, *, scorer: str, position: str) -
     if scorer == "embedded":
         console.print(SMALL_LM_NOTE, style="italic")
     if report.result.stopped == INTERRUPTED:
-        console.print("Interrupted: what follows is the best so far.", style="yellow")
+        console.print(
+            "Interrupted: what follows is the best so far. The same command goes on from here.", style="yellow"
+        )
     console.print("Instruction found:", style="bold")
     console.print(report.instructions["target"], markup=False, highlight=False)
     console.print(f"It came from {report.lineage()}.")

@@ -191,7 +191,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         named = answer_naming(original, answering, self.seed_instructions, own, known)
         examples = target.examples + (sources.examples if sources else [])
         extra = [description, source_prompts.model_dump(mode="json") if source_prompts is not None else None]
-        with self._watching() as tell, self._memory(student, original, examples, extra) as memory:
+        with self._watching() as tell, self._memory(tell, student, original, examples, extra) as memory:
             cycle = Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell)
             self._announce(tell, first, sources, target, carried, named)
             source = None
@@ -224,7 +224,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         sources = self._source_input(source_tasks)
         self.objective.check(student, sources.examples)
         first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
-        with self._watching() as tell, self._memory(student, original, sources.examples) as memory:
+        with self._watching() as tell, self._memory(tell, student, original, sources.examples) as memory:
             cycle = Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell)
             self._announce(tell, first, sources, None, [], [])
             result = self._phase("source", cycle, sources, first)
@@ -265,7 +265,12 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             yield tell
 
     def _memory(
-        self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any] = ()
+        self,
+        tell: Listener,
+        student: dspy.Module,
+        original: Candidate,
+        examples: Sequence[dspy.Example],
+        extra: Sequence[Any] = (),
     ) -> contextlib.AbstractContextManager[Memory]:
         """Open what keeps outcomes and answers: the journal of the run folder, or this process."""
         if self.run_dir is None:
@@ -275,7 +280,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         compile = compile_identity(
             context, decides, original, map(fingerprint, examples), plain([self.mapping, *extra])
         )
-        return Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
+        journal = Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
+        if known := len(journal):
+            logger.info("%s knows %d outcomes; what is known is not paid for again.", journal.path, known)
+            tell(Event("resume", "", {"outcomes": known}))
+        return journal
 
     def _announce(
         self,

@@ -38,8 +38,8 @@ class Event:
     """Something that happened in a phase, for whoever shows or records it.
 
     Attributes:
-        kind: ``plan``, ``phase`` (begins), ``step`` (of scoring; `total` pairs), ``outcome``, ``scored``,
-            ``proposals``, ``selection`` (begins), ``end``.
+        kind: ``resume`` (`outcomes` are known from a journal), ``plan``, ``phase`` (begins), ``step`` (of scoring;
+            `total` pairs), ``outcome``, ``scored``, ``proposals``, ``selection`` (begins), ``end``.
         phase: "source" or "target".
         data: What belongs to the kind: for ``scored`` the candidate, and whether the race dropped it.
     """

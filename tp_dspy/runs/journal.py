@@ -153,8 +153,8 @@ class Journal:
         )
 
     def __len__(self) -> int:
-        """Number of outcomes, of all contexts."""
-        return int(next(self._read("SELECT count(*) FROM outcomes", ()))[0])
+        """Number of outcomes in this context."""
+        return int(next(self._read("SELECT count(*) FROM outcomes WHERE context = ?", (self._context,)))[0])
 
     # SQLite.
 

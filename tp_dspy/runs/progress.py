@@ -60,6 +60,9 @@ class LiveProgress:
         if event.kind == "plan":
             self._plans = {plan.phase: plan.scorer_calls for plan in event.data["plans"]}
             return
+        if event.kind == "resume":
+            self._console.print(f"The journal knows {event.data['outcomes']} outcomes; none is paid for again.")
+            return
         bar = self._bar(event.phase, event.data.get("total"))
         if event.kind == "outcome":
             self._progress.advance(bar)
