@@ -64,7 +64,7 @@ def test_a_set_at_least_as_good_in_every_metric_never_scores_lower(
         assert by.score(worse) <= by.score(one) + 1e-12
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(outcome_sets, outcome_sets, weight_sets)
 def test_and_so_it_is_with_real_sets_where_undefined_is_all_right_or_all_wrong(
     one: list[Outcome], other: list[Outcome], weights: dict[str, float]

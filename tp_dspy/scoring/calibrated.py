@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy.predict.parameter import Parameter
+from dspy.utils.exceptions import AdapterParseError
 
 from tp_dspy.errors import ConfigurationError, DataError
 from tp_dspy.scoring.calibrators import CalibrationMethod, Calibrator, calibrator_from_dict, fit_calibrator
@@ -143,7 +145,11 @@ class CalibratedProgram(dspy.Module):  # type: ignore[misc]
         self._configure()
         with record_calls() as record:
             prediction = self.program(**inputs)
-        samples = [again(**inputs) for again in samplers(self.program, self.objective)]
+        samples = []
+        for again in samplers(self.program, self.objective):
+            # A sample that cannot be read agrees with nothing; the answer stands all the same.
+            with contextlib.suppress(AdapterParseError):
+                samples.append(again(**inputs))
         return self._with_confidence(inputs, prediction, record, samples)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
@@ -151,7 +157,10 @@ class CalibratedProgram(dspy.Module):  # type: ignore[misc]
         self._configure()
         with record_calls() as record:
             prediction = await self.program.acall(**inputs)
-        samples = [await again.acall(**inputs) for again in samplers(self.program, self.objective)]
+        samples = []
+        for again in samplers(self.program, self.objective):
+            with contextlib.suppress(AdapterParseError):
+                samples.append(await again.acall(**inputs))
         return self._with_confidence(inputs, prediction, record, samples)
 
     def applied_to(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -178,7 +187,7 @@ class CalibratedProgram(dspy.Module):  # type: ignore[misc]
             dspy.Example(**{**self.calibration.choices, **inputs}),
             prediction,
             replies=replies_to(judge.answers, prediction, record),
-            samples=samples,
+            samples=[*samples, *[dspy.Prediction()] * (self.objective.runs - 1 - len(samples))],
             typed=judge.choices.typed(self.program),
         )
         prediction[UNCALIBRATED] = outcome.confidence
