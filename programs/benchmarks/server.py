@@ -20,7 +20,7 @@ from typing import Any
 
 from programs.benchmarks.scripted import Reply
 
-__all__ = ["Rule", "Server", "served"]
+__all__ = ["Rule", "Server", "completion", "served"]
 
 Rule = Callable[[str], Reply]
 """From the text of a prompt (all of its messages) to the reply."""
@@ -58,7 +58,8 @@ class Server:
             return self.latency * self.rng.lognormvariate(0.0, self.sigma)
 
 
-def _completion(model: str, reply: Reply, logprobs: bool) -> dict[str, Any]:
+def completion(model: str, reply: Reply, logprobs: bool) -> dict[str, Any]:
+    """Write a reply as the chat completions of OpenAI's API."""
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": reply.text},
@@ -99,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             with state.lock:
                 state.faults += 1
             return
-        body = json.dumps(_completion(request["model"], state.rule(text), bool(request.get("logprobs")))).encode()
+        body = json.dumps(completion(request["model"], state.rule(text), bool(request.get("logprobs")))).encode()
         with state.lock:
             state.answered.append(text)
         with contextlib.suppress(OSError):  # The client may be gone.

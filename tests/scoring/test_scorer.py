@@ -543,3 +543,19 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(monkeypatch, capsys):
         assert "Scoring" in shown.err and shown.out == ""
         objective.evaluate(dspy.Predict(Lettered), examples(3), verbose=False)
         assert capsys.readouterr() == ("", "")
+
+
+# Empty replies.
+
+
+def test_an_empty_reply_is_asked_for_once_more():
+    """An endpoint in trouble may send nothing. What stays empty is the prompt's fault, and DSPy's cache is no help."""
+    seen: Counter[int] = Counter()
+
+    def rule(prompt: PromptView) -> str:
+        seen[number(prompt)] += 1
+        return "" if number(prompt) == 2 or (number(prompt) == 1 and seen[1] == 1) else "B"
+
+    outcomes, engine = run(rule, 3, threads=1, cache=True)
+    assert [outcome.status for outcome in outcomes] == ["ok", "ok", "unparsed"]
+    assert [outcome.usage.calls for outcome in outcomes] == [1, 2, 2] and engine.calls == 5

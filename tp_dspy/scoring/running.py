@@ -17,7 +17,16 @@ from tp_dspy.scoring.programs import copy_sharing_lms
 if TYPE_CHECKING:
     from tp_dspy.scoring.objective import ObjectiveEvaluator
 
-__all__ = ["call_defaults", "refuses_logprobs", "replies_to", "run_program", "samplers", "without_fallback"]
+__all__ = [
+    "call_defaults",
+    "refuses_logprobs",
+    "replies_to",
+    "run_program",
+    "samplers",
+    "says_nothing",
+    "uncached",
+    "without_fallback",
+]
 
 # What decides an answer is among the first few alternatives; several providers allow no more than this.
 _TOP_LOGPROBS = 10
@@ -85,6 +94,20 @@ def run_program(
             return dspy.Prediction(), error, record
         except Exception as error:
             return None, error, record
+
+
+def says_nothing(record: CallRecord) -> bool:
+    """Whether the last reply was empty."""
+    replies = record.replies()
+    return bool(replies) and not replies[-1][0].strip()
+
+
+def uncached(program: dspy.Module) -> dspy.Module:
+    """Copy a program so that it asks its LM, and not DSPy's cache."""
+    copied = copy_sharing_lms(program)
+    for _, predictor in copied.named_sub_modules(dspy.Predict):
+        predictor.config = {**predictor.config, "cache": False}
+    return copied
 
 
 def refuses_logprobs(error: Exception | None) -> bool:

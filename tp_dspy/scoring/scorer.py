@@ -37,6 +37,8 @@ from tp_dspy.scoring.running import (
     replies_to,
     run_program,
     samplers,
+    says_nothing,
+    uncached,
     without_fallback,
 )
 
@@ -269,6 +271,10 @@ class Scorer:
             raise run.stop
         prediction, error, record = run_program(job.program, job.example, run.settings)
         usage = record.usage
+        if isinstance(error, AdapterParseError) and says_nothing(record):
+            # An endpoint in trouble may send nothing; a prompt to which nothing can be said gets nothing twice.
+            prediction, error, record = run_program(uncached(job.program), job.example, run.settings)
+            usage = usage + record.usage
         try:
             run.reached = run.reached or record.paid > 0  # A reply from the cache proves no connection.
             if error is not None and not isinstance(error, AdapterParseError):
