@@ -327,7 +327,7 @@ def test_stop_rules_end_a_phase_with_their_reason() -> None:
     lab = Lab(reference_lm=stuck)
     with pytest.warns(NoUsableProposalWarning):
         result = lab.run(rounds=9, stop=[Patience(2)])
-    assert result.stopped == "no gain in 2 rounds" and stuck.scripted.calls == 2 * 2 * 3
+    assert result.stopped == "no gain in 2 rounds" and stuck.scripted.calls == 2 * 2 * 2 * 3
     assert lab.run(stop=[TargetScore(0.0)]).stopped == "target score 0 reached"
     lab = Lab()
     result = lab.run(rounds=9, stop=[ScorerCalls(3 * 12 + 3 * 12)])

@@ -245,20 +245,20 @@ def test_when_nothing_survives_it_asks_once_more_and_says_why() -> None:
     assert "Earlier replies could not be used: it is an item, not an instruction." in lm.scripted.log[-1].prompt.text
     assert [p.candidate is not None for p in proposals] in ([False, False, True, False], [False, False, False, True])
     mute = scripted_lm(lambda prompt: "")
-    assert reasons(proposer(mute).propose(HISTORY, 2)) == ["it is empty"] * 4 and mute.scripted.calls == 4
+    assert reasons(proposer(mute).propose(HISTORY, 2)) == ["it is empty"] * 4 and mute.scripted.calls == 8
 
 
 def test_a_failed_call_loses_its_own_proposal_only(caplog: pytest.LogCaptureFixture) -> None:
     answer = numbered()
     turns = iter(range(100))
-    lm = scripted_lm(lambda prompt: ServerError("overload") if next(turns) == 1 else answer(prompt))
+    lm = scripted_lm(lambda prompt: ServerError("overload") if next(turns) in (1, 3) else answer(prompt))
     with caplog.at_level(logging.WARNING, "tp_dspy"):
         proposals = proposer(lm, threads=1).propose(HISTORY, 3)
     assert [p.candidate is not None for p in proposals] == [True, False, True]
     assert "the call failed (LMServerError" in (proposals[1].reason or "") and "overload" in caplog.text
     # When all fail there is no point in telling the LM.
     down = scripted_lm(lambda prompt: ServerError("down"))
-    assert len(proposer(down).propose(HISTORY, 1)) == 2 and down.scripted.calls == 2
+    assert len(proposer(down).propose(HISTORY, 1)) == 2 and down.scripted.calls == 4  # Each is tried twice.
     assert all("could not be used" not in call.prompt.text for call in down.scripted.log)
 
 

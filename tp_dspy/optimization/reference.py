@@ -10,7 +10,8 @@ import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import dspy
@@ -206,16 +207,27 @@ class Proposer:
             self.memory.keep_answer(self._identity(prompt, rollout), answer)
 
     def _ask_all(self, calls: Sequence[tuple[str, int]]) -> list[Answer]:
+        """Ask; once more, after the others, for what failed or came back empty, as from an endpoint in trouble."""
+        answers = self._pool(calls)
+        lost = [index for index, answer in enumerate(answers) if answer.failure is not None or not answer.reply.strip()]
+        for index, answer in zip(lost, self._pool([calls[index] for index in lost], last=True), strict=True):
+            answers[index] = replace(answer, usage=answers[index].usage + answer.usage)
+            self._keep(*calls[index], answers[index])
+        return answers
+
+    def _pool(self, calls: Sequence[tuple[str, int]], *, last: bool = False) -> list[Answer]:
         if not calls:
             return []
         pool = ThreadPoolExecutor(max_workers=self.threads, thread_name_prefix="tp_dspy-reference")
         futures = {
-            pool.submit(copy_context().run, self._one, prompt, rollout): (prompt, rollout) for prompt, rollout in calls
+            pool.submit(copy_context().run, partial(self._one, prompt, rollout, past_cache=last)): (prompt, rollout)
+            for prompt, rollout in calls
         }
         try:
             # As they come, so that a killed run has as many as there were.
             for future in as_completed(futures):
-                self._keep(*futures[future], future.result())
+                if not last and future.result().reply.strip():
+                    self._keep(*futures[future], future.result())
             return [future.result() for future in futures]
         except BaseException:
             done = [f for f in futures if f.done() and not f.cancelled() and f.exception() is None]
@@ -225,11 +237,12 @@ class Proposer:
             # After Ctrl-C or a hopeless error nothing new is sent, and nobody waits for what is under way.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, prompt: str, rollout: int, *, checking: bool = False) -> Answer:
+    def _one(self, prompt: str, rollout: int, *, checking: bool = False, past_cache: bool = False) -> Answer:
         failure = None
+        settings: dict[str, Any] = {"cache": False} if past_cache else {}
         with record_calls() as record:
             try:
-                self.lm(prompt, temperature=self.temperature, rollout_id=rollout)
+                self.lm(prompt, temperature=self.temperature, rollout_id=rollout, **settings)
             except Exception as error:
                 hopeless = unavailable(error)
                 if hopeless is not None:
