@@ -240,12 +240,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the file; by default the one in the folder of TP_DSPY_DATA")
     parser.add_argument("--pool", type=int, default=16, help="prompts in a race (default 16)")
     parser.add_argument("--keep", type=int, default=1, help="how many are wanted (default 1)")
-    parser.add_argument("--draws", type=int, default=40, help="races for each group of prompts (default 40)")
+    parser.add_argument("--draws", type=int, default=15, help="races for each group of prompts (default 15)")
     parser.add_argument("--seed", type=int, default=0, help="of pools and orders (default 0)")
     parser.add_argument("--simulate", action="store_true", help="what prior means save, on simulated prompts")
     args = parser.parse_args()
     if args.simulate:
-        print(json.dumps(simulate(args.pool, args.keep, 10 * args.draws, args.seed)))
+        print(json.dumps(simulate(args.pool, args.keep, 25 * args.draws, args.seed)))
         return
     path = args.data
     if path is None:

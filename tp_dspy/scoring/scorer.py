@@ -55,6 +55,8 @@ Key = TypeVar("Key", bound=Hashable)
 # An outage: at least so many failures, and most of what was tried. DSPy has retried each of them by then.
 _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
+# The reply was empty. Asked again it is the prompt's fault; the first time it may be the endpoint's.
+_SILENT = "The reply was empty."
 # Nobody listens: so many connections failed, and none succeeded.
 _NO_CONNECTION = 3
 
@@ -81,19 +83,23 @@ class _Run:
     Attributes:
         settings: DSPy settings of every call.
         typed: The allowed answers by the types of the answer fields, by the program's id.
-        again: The programs that ask again, for confidence by agreement, by the program's id.
+        samplers: The programs that ask again, for confidence by agreement, by the program's id.
         lms: The LMs by name and address, for messages.
         reached: Whether the LM has answered anything.
         refused: Calls that found nobody to talk to.
+        again: Whether what failed is being tried once more.
+        silent: Pairs whose reply was empty the first time, by key.
         stop: Why no further call is to begin.
     """
 
     settings: dict[str, Any]
     typed: dict[int, TypedChoices]
-    again: dict[int, list[dspy.Module]]
+    samplers: dict[int, list[dspy.Module]]
     lms: str
     reached: bool = False
     refused: int = 0
+    again: bool = False
+    silent: dict[Any, Outcome] = field(default_factory=dict)
     stop: Exception | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -173,8 +179,8 @@ class Scorer:
     ) -> Generator[tuple[Key, Outcome], None, None]:
         """Score pairs; yields key and outcome of each as it is known.
 
-        A pair that ends in an error is tried once more after the others; what is yielded is its last outcome, with
-        the usage of both.
+        A pair that ends in an error, or to which the reply was empty, is tried once more after the others; what is
+        yielded is its last outcome, with the usage of both.
 
         Args:
             jobs: The pairs.
@@ -197,20 +203,23 @@ class Scorer:
             if outcome.status != "error":
                 yield key, outcome
                 continue
+            if outcome.error == _SILENT:
+                run.silent[key] = outcome
+                continue
             failures[key] = outcome
             # Too many even if some of them would succeed later: most of the rest would be paid for in vain.
             if len(failures) >= _OUTAGE_FAILURES and len(failures) > _OUTAGE_SHARE * done:
                 self._check_error_rate(failures, done, run)
-        again = [job for job in jobs if job.key in failures]
-        if again:
+        if failures:
             logger.warning(
-                "%d of %d calls failed (%s); trying them once more.", len(again), len(jobs), _reasons(failures)
+                "%d of %d calls failed (%s); trying them once more.", len(failures), len(jobs), _reasons(failures)
             )
-        for key, outcome in self._outcomes(again, run, late):
-            outcome = replace(outcome, usage=failures[key].usage + outcome.usage)
-            if outcome.status != "error":
-                del failures[key]
-            else:
+        run.again = True
+        earlier = {**failures, **run.silent}
+        for key, outcome in self._outcomes([job for job in jobs if job.key in earlier], run, late):
+            outcome = replace(outcome, usage=earlier[key].usage + outcome.usage)
+            failures.pop(key, None)
+            if outcome.status == "error":
                 failures[key] = outcome
             yield key, outcome
         self._check_error_rate(failures, len(jobs), run)
@@ -223,10 +232,10 @@ class Scorer:
         typed: dict[int, TypedChoices] = {
             key: self.objective.judge.choices.typed(program) for key, program in programs.items()
         }
-        again = {key: samplers(program, self.objective) for key, program in programs.items()}
+        asking = {key: samplers(program, self.objective) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
         lms = [lm or self.lm or dspy.settings.lm for lm in own]
-        return _Run(settings, typed, again, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
+        return _Run(settings, typed, asking, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
 
     def _check_error_rate(self, failures: Mapping[Any, Outcome], done: int, run: _Run) -> None:
         if not failures or len(failures) <= self.max_error_rate * done:
@@ -269,12 +278,14 @@ class Scorer:
     def _one(self, job: Job[Any], run: _Run) -> Outcome:
         if run.stop is not None:
             raise run.stop
-        prediction, error, record = run_program(job.program, job.example, run.settings)
+        # An empty reply would come out of the cache again.
+        program = uncached(job.program) if run.again and job.key in run.silent else job.program
+        prediction, error, record = run_program(program, job.example, run.settings)
         usage = record.usage
-        if isinstance(error, AdapterParseError) and says_nothing(record):
+        if not run.again and isinstance(error, AdapterParseError) and says_nothing(record):
             # An endpoint in trouble may send nothing; a prompt to which nothing can be said gets nothing twice.
-            prediction, error, record = run_program(uncached(job.program), job.example, run.settings)
-            usage = usage + record.usage
+            run.reached = run.reached or record.paid > 0
+            return Outcome("error", usage=usage, error=_SILENT)
         try:
             run.reached = run.reached or record.paid > 0  # A reply from the cache proves no connection.
             if error is not None and not isinstance(error, AdapterParseError):
@@ -301,7 +312,7 @@ class Scorer:
         given = prediction.get if isinstance(prediction, dspy.Prediction) else {}.get
         if all(given(name) is None for name in self.objective.answers):
             return samples, None, usage  # There is no answer that could be agreed with.
-        for program in run.again[id(job.program)]:
+        for program in run.samplers[id(job.program)]:
             sample, error, record = run_program(program, job.example, run.settings)
             usage = usage + record.usage
             if error is not None and not isinstance(error, AdapterParseError):
