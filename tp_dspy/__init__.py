@@ -3,7 +3,18 @@
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.lms.embedded import embedded_lm
 from tp_dspy.optimization.cycle import Event
-from tp_dspy.optimization.stopping import Patience, ScorerCalls, TargetScore
+from tp_dspy.optimization.stopping import (
+    AllOf,
+    Patience,
+    Progress,
+    ReferenceCalls,
+    ScorerCalls,
+    Seconds,
+    StopFile,
+    TargetScore,
+    Tokens,
+    Usd,
+)
 from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.custom import SetMetric
@@ -12,18 +23,25 @@ from tp_dspy.tasks.task import Task
 from tp_dspy.teleprompter import TransferPrompting
 
 __all__ = [
+    "AllOf",
     "CalibratedProgram",
     "Event",
     "InstructionAdapter",
     "ObjectiveEvaluator",
     "Patience",
+    "Progress",
+    "ReferenceCalls",
     "ScorerCalls",
+    "Seconds",
     "SetMetric",
     "SourcePrompts",
+    "StopFile",
     "TargetScore",
     "Task",
+    "Tokens",
     "TransferPrompting",
     "TransferResult",
+    "Usd",
     "embedded_lm",
 ]
 

@@ -127,7 +127,7 @@ def _print(report: DemoReport, console: object, *, scorer: str, position: str) -
     from rich.console import Console
     from rich.table import Table
 
-    from tp_dspy.optimization.cycle import INTERRUPTED
+    from tp_dspy.optimization.ledger import INTERRUPTED
 
     assert isinstance(console, Console)
     title = f"On {report.original.metrics.n} held-out test questions (95 % intervals below)"

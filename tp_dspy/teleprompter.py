@@ -15,8 +15,11 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
+from tp_dspy.lms.pricing import has_price
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
-from tp_dspy.optimization.cycle import INTERRUPTED, Cycle, Event, Listener, PhaseResult
+from tp_dspy.optimization.cycle import Cycle, Event, Listener, PhaseResult
+from tp_dspy.optimization.interrupts import graceful_interrupt
+from tp_dspy.optimization.ledger import Ledger, sorted_out
 from tp_dspy.optimization.memory import Memory, PlainMemory
 from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.optimization.phases import (
@@ -31,7 +34,7 @@ from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, answer_naming, first_population
 from tp_dspy.optimization.racing import PairedBootstrap, Racing
 from tp_dspy.optimization.reference import Proposer
-from tp_dspy.optimization.stopping import StopRule
+from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
 from tp_dspy.runs.artifacts import SourcePrompts, TransferResult, plain
 from tp_dspy.runs.identity import compile_identity, context_identity
 from tp_dspy.runs.journal import Journal
@@ -69,7 +72,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         temperature: Of the reference LM; at least 0.
         racing: The rule that drops candidates while they are scored: by default `PairedBootstrap`; see
             `tp_dspy.optimization.racing` for `ExpectedGain` and `FullScoring`.
-        stop: Rules that end a phase early, such as `tp_dspy.optimization.stopping.Patience`.
+        stop: When to stop: rules that end the search of a phase (`Patience`, `TargetScore`, a function that takes a
+            `Progress` and returns why to stop, or None), budgets that the phases share (`ScorerCalls`,
+            `ReferenceCalls`, `Tokens`, `Usd`, `Seconds`), and a `StopFile`; see `tp_dspy.optimization.stopping`.
         mapping: Target predictor name by source predictor name, where the programs differ.
         num_threads: Concurrent calls; by default DSPy's setting.
         max_error_rate: Share of scorer calls, in [0, 1], that may get no answer.
@@ -100,7 +105,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         spread_penalty: float = 0.0,
         temperature: float = 1.0,
         racing: Racing | None = None,
-        stop: Sequence[StopRule] = (),
+        stop: Sequence[StopRule | Budget | StopFile] = (),
         mapping: Mapping[str, str] | None = None,
         num_threads: int | None = None,
         max_error_rate: float = 0.1,
@@ -126,6 +131,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.temperature = temperature
         self.racing: Racing = racing if racing is not None else PairedBootstrap()
         self.stop = tuple(stop)
+        sorted_out(self.stop)
         self.mapping = mapping
         self.run_dir = Path(run_dir) if run_dir is not None else None
         self.seed = seed
@@ -191,9 +197,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         named = answer_naming(original, answering, self.seed_instructions, own, known)
         examples = target.examples + (sources.examples if sources else [])
         extra = [description, source_prompts.model_dump(mode="json") if source_prompts is not None else None]
-        with self._watching() as tell, self._memory(tell, student, original, examples, extra) as memory:
-            cycle = Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell)
-            self._announce(tell, first, sources, target, carried, named)
+        plans = self._plans(first, sources, target, carried, named)
+        with self._run(plans, student, original, examples, extra) as cycle:
             source = None
             if sources is not None and source_tasks:
                 source = self._phase("source", cycle, sources, first)
@@ -201,7 +206,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 carried = made.candidates(original, self.effort.top_k)
                 original = made.known(original)
             result = None
-            if source is None or source.stopped != INTERRUPTED:
+            if cycle.ledger.halted is None:
                 population = [original, *(scored.candidate for scored in carried), *named] if carried else first
                 result = self._phase("target", cycle, target, population, carried)
         seconds = time.monotonic() - started
@@ -224,9 +229,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         sources = self._source_input(source_tasks)
         self.objective.check(student, sources.examples)
         first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
-        with self._watching() as tell, self._memory(tell, student, original, sources.examples) as memory:
-            cycle = Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell)
-            self._announce(tell, first, sources, None, [], [])
+        plans = self._plans(first, sources, None, [], [])
+        with self._run(plans, student, original, sources.examples) as cycle:
             result = self._phase("source", cycle, sources, first)
         return self._source_prompts(result, source_tasks, original)
 
@@ -249,6 +253,44 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
 
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
         return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
+
+    @contextlib.contextmanager
+    def _run(
+        self,
+        plans: Sequence[PhasePlan],
+        student: dspy.Module,
+        original: Candidate,
+        examples: Sequence[dspy.Example],
+        extra: Sequence[Any] = (),
+    ) -> Iterator[Cycle]:
+        """Open what a compile needs: its ledger, whoever watches, and the memory of what was paid for."""
+        _, budgets, files = sorted_out(self.stop)
+        if self.run_dir is not None:
+            files.append(StopFile(self.run_dir / "stop"))
+        ledger = Ledger(plans, budgets, files)
+        ledger.check()
+        if any(isinstance(budget, Usd) for budget in budgets):
+            self._check_prices(student)
+        logger.info(PhasePlan.in_words(plans, self.objective.runs))
+        with (
+            graceful_interrupt(ledger),
+            self._watching() as tell,
+            self._memory(tell, student, original, examples, extra) as memory,
+        ):
+            tell(Event("plan", "", {"plans": plans}))
+            yield Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
+            logger.info(ledger.in_words())
+            tell(Event("spent", "", {"spent": ledger.spent}))
+
+    def _check_prices(self, student: dspy.Module) -> None:
+        own = [predictor.lm for _, predictor in student.named_sub_modules(dspy.Predict)]
+        lms = [lm or self.scorer.lm or dspy.settings.lm for lm in own] + [self.reference_lm or dspy.settings.lm]
+        unknown = sorted({str(lm.model) for lm in lms if lm is not None and not has_price(lm)})
+        if unknown:
+            raise ConfigurationError(
+                f"A budget in USD was given, and DSPy knows no price of {', '.join(unknown)}. Limit Tokens, "
+                "ScorerCalls or ReferenceCalls instead."
+            )
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[Listener]:
@@ -276,7 +318,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         if self.run_dir is None:
             return contextlib.nullcontext(PlainMemory())
         context = context_identity(student, self.objective, self.scorer.lm)
-        decides = {**self._settings(), "racing": repr(self.racing), "stop": self.stop, "seeds": self.seed_instructions}
+        # Stop rules are left out: with a larger budget it is the same compile, which goes on.
+        decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions}
         compile = compile_identity(
             context, decides, original, map(fingerprint, examples), plain([self.mapping, *extra])
         )
@@ -286,15 +329,14 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             tell(Event("resume", "", {"outcomes": known}))
         return journal
 
-    def _announce(
+    def _plans(
         self,
-        tell: Listener,
         first: Sequence[Candidate],
         sources: PhaseInput | None,
         target: PhaseInput | None,
         carried: Sequence[ScoredCandidate],
         named: Sequence[Candidate],
-    ) -> None:
+    ) -> list[PhasePlan]:
         plans = []
         if sources is not None:
             plans.append(PhasePlan.of("source", len(first), sources.search, sources.selection, self.effort))
@@ -304,8 +346,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 logger.info("Neither source tasks nor source prompts: a single stage, on the target alone.")
                 population = len(first)
             plans.append(PhasePlan.of("target", population, target.search, target.selection, self.effort))
-        logger.info(PhasePlan.in_words(plans, self.objective.runs))
-        tell(Event("plan", "", {"plans": plans}))
+        return plans
 
     def _phase(
         self,
@@ -320,11 +361,14 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
         prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answers)
         proposer = Proposer(
-            lm, prompts, self.temperature, self.seed, threads=self.scorer.num_threads, memory=cycle.memory
+            lm,
+            prompts,
+            self.temperature,
+            self.seed,
+            threads=self.scorer.num_threads,
+            memory=cycle.memory,
+            ledger=cycle.ledger,
         )
-        if self.effort.rounds and not cycle.calls:
-            # A wrong key or name is to show before the scorer is paid for a whole population.
-            proposer.check()
         result = cycle.run(
             name,
             population,
@@ -334,7 +378,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             rounds=self.effort.rounds,
             proposals_per_round=self.effort.proposals,
             finalists=self.effort.top_k,
-            stop=self.stop,
+            stop=sorted_out(self.stop)[0],
             prior=sorted(prior, key=lambda scored: scored.score),
         )
         logger.info("The %s phase ended (%s); best score %.3f.", name, result.stopped, result.best.score)

@@ -18,7 +18,10 @@ from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.programs import copy_sharing_lms
 from tp_dspy.scoring.set_objective import Metrics
 
-__all__ = ["Candidate", "Origin", "ScoredCandidate", "Standing", "free_predictors", "match_predictors"]
+__all__ = ["Candidate", "Origin", "Panel", "ScoredCandidate", "Standing", "free_predictors", "match_predictors"]
+
+Panel = Mapping[str, Sequence[dspy.Example]]
+"""What candidates are scored on: examples by task name, in the one order that every candidate meets."""
 
 Origin = Literal["original", "seed", "general", "source", "proposal"]
 

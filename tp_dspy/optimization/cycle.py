@@ -15,6 +15,7 @@ import dspy
 from tp_dspy.errors import NoUsableProposalWarning
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
 from tp_dspy.optimization.history import History
+from tp_dspy.optimization.ledger import INTERRUPTED, Ledger
 from tp_dspy.optimization.memory import Memory, Pair
 from tp_dspy.optimization.panel import Panel, PanelScorer, fingerprint, on_common_examples
 from tp_dspy.optimization.phase_score import PhaseScore
@@ -22,15 +23,13 @@ from tp_dspy.optimization.racing import Racing, race
 from tp_dspy.optimization.reference import Proposal, Proposer
 from tp_dspy.optimization.selection import choose
 from tp_dspy.optimization.stopping import Progress, StopRule
+from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["INTERRUPTED", "Cycle", "Event", "Listener", "Panel", "PhaseResult", "fingerprint"]
+__all__ = ["Cycle", "Event", "Listener", "Panel", "PhaseResult", "fingerprint"]
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = "interrupted"
-"""Why a phase stopped that was ended by Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,9 @@ class Event:
 
     Attributes:
         kind: ``resume`` (`outcomes` are known from a journal), ``plan``, ``phase`` (begins), ``step`` (of scoring;
-            `total` pairs), ``outcome``, ``scored``, ``proposals``, ``selection`` (begins), ``end``.
-        phase: "source" or "target".
+            `total` pairs), ``outcome``, ``scored``, ``proposals``, ``selection`` (begins), ``end``, ``spent`` (at the
+            very end; a `Spent`).
+        phase: "source" or "target"; empty for what concerns both.
         data: What belongs to the kind: for ``scored`` the candidate, and whether the race dropped it.
     """
 
@@ -97,8 +97,8 @@ class Cycle:
         memory: Keeps outcomes.
         spread_penalty: Times the standard deviation over tasks, taken off the mean score; at least 0.
         listener: Is told what happens.
-        calls: Pairs scored so far, by this compile or, before it was broken off, for it.
-        met: These pairs.
+        ledger: Says what may still be spent.
+        met: Pairs scored so far, by this compile or, before it was broken off, for it.
     """
 
     program: dspy.Module
@@ -107,7 +107,7 @@ class Cycle:
     memory: Memory
     spread_penalty: float = 0.0
     listener: Listener = lambda event: None
-    calls: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
     met: set[Pair] = field(default_factory=set)
 
     def run(
@@ -135,28 +135,38 @@ class Cycle:
             rounds: Rounds of proposals at most.
             proposals_per_round: Proposals asked for in a round.
             finalists: How many of the best go to the selection, the original aside.
-            stop: Rules asked before every round.
+            stop: Rules asked before every round. Budgets and halts are the ledger's.
             prior: Source prompts with their source scores, shown to the reference LM.
 
         Returns:
-            The result. After Ctrl-C it holds the best so far; the original wins where nothing else was scored.
+            The result. After a halt it holds the best so far; the original wins where nothing else was scored.
 
         Raises:
             ConfigurationError: If the racing rule breaks its contract.
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer and the proposer do.
+            KeyboardInterrupt: If it comes when a halt is under way already.
         """
-        panels = PanelScorer(self.program, self.scorer, self.memory, self.met)
+        panels = PanelScorer(self.program, self.scorer, self.memory, self.ledger, self.met)
         worth = PhaseScore(self.scorer.objective, self.spread_penalty)
         run = _Phase(self, phase, population[0], search, selection, proposer, prior, panels, worth)
         try:
             run.tell("phase", candidates=len(population), rounds=rounds)
-            run.score(population, round=0, finalists=finalists)
-            run.search_rounds(rounds, proposals_per_round, stop, finalists)
+            if rounds and not self.met:
+                # A wrong key or name is to show before the scorer is paid for a whole population.
+                proposer.check()
+            run.find(population, rounds, proposals_per_round, stop, finalists)
             ranked = run.select(finalists)
         except KeyboardInterrupt:
-            logger.warning("Interrupted in the %s phase; ending with the best so far.", phase)
-            run.stopped = INTERRUPTED
-            ranked = run.by_search_score(finalists)
+            if self.ledger.halted is not None:
+                raise  # The second one: stop now.
+            self.ledger.halt(INTERRUPTED)
+            ranked = run.best_so_far(finalists)
+        except HaltedError as halt:
+            run.stopped = halt.reason
+            ranked = run.best_so_far(finalists)
+        if self.ledger.halted is not None:
+            logger.warning("The %s phase was halted (%s); ending with the best so far.", phase, self.ledger.halted)
+            run.stopped = self.ledger.halted
         run.tell("end", stopped=run.stopped, best=ranked[0])
         return run.result(ranked)
 
@@ -198,9 +208,27 @@ class _Phase:
     def tell(self, kind: str, **data: Any) -> None:
         self.cycle.listener(Event(kind, self.name, data))
 
+    def find(
+        self, population: Sequence[Candidate], rounds: int, count: int, stop: Sequence[StopRule], finalists: int
+    ) -> None:
+        """Search, until the rounds are done, a rule says stop, or this phase's share of a budget is spent."""
+        self.cycle.ledger.enter(self.name, "search")
+        try:
+            self.score(population, round=0, finalists=finalists)
+            self.search_rounds(rounds, count, stop, finalists)
+        except HaltedError as halt:
+            if self.cycle.ledger.halted is not None:
+                raise
+            # There is something set aside to choose with.
+            self.stopped = halt.reason
+
     def score(self, candidates: Sequence[Candidate], round: int, finalists: int) -> None:
-        """Race candidates on the search panel against the best so far, and record how they did."""
-        reached, dropped = race(
+        """Race candidates on the search panel against the best so far, and record how they did.
+
+        Raises:
+            HaltedError: If the race was halted, after what it had found out was recorded.
+        """
+        reached, dropped, halted = race(
             candidates,
             self.search,
             rule=self.cycle.racing,
@@ -212,6 +240,8 @@ class _Phase:
         # All are recorded before anybody is told: a listener may be interrupted, and then nothing paid for is lost.
         for scored in self.history.record(reached, dropped, round):
             self.tell("scored", scored=scored, dropped=scored.candidate in self.dropped)
+        if halted is not None:
+            raise HaltedError(halted)
 
     def outcomes(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Have candidates scored on a panel; what is known already is not scored again."""
@@ -225,7 +255,6 @@ class _Phase:
 
     def count(self, outcome: Outcome) -> None:
         """Count a new outcome."""
-        self.cycle.calls += 1
         self.usage += outcome.usage
 
     def search_rounds(self, rounds: int, count: int, stop: Sequence[StopRule], finalists: int) -> None:
@@ -234,16 +263,17 @@ class _Phase:
         without_gain = 0
         for round in range(1, rounds + 1):
             best = self.history.ranked()[0]
-            pairs = count * sum(len(examples) for examples in self.search.values())
             # A score that breaks the constraints is no score to stop at.
             score = best.score if best.violation == 0 else math.nan
-            progress = Progress(round, score, without_gain, self.cycle.calls, pairs)
+            progress = Progress(round, score, without_gain, self.name, self.cycle.ledger.spent)
             reason = next((reason for rule in stop if (reason := rule(progress))), None)
-            if reason is not None:
-                self.stopped = reason
+            # A round that can be paid for to its end is worth more than a larger one that cannot.
+            affordable, blamed = self.cycle.ledger.affordable(count, sum(map(len, self.search.values())), calls=1)
+            if reason is not None or affordable == 0:
+                self.stopped = reason or blamed or self.stopped
                 break
             proposals = self.proposer.propose(
-                self.history.worst_first(), count, failures=self.failures(best.candidate), prior=self.prior
+                self.history.worst_first(), affordable, failures=self.failures(best.candidate), prior=self.prior
             )
             self.proposals += proposals
             made = dict.fromkeys(proposal.candidate for proposal in proposals if proposal.candidate is not None)
@@ -281,8 +311,13 @@ class _Phase:
 
         Without a selection panel it is the search panel, whose outcomes are known; but there, too, the comparison is
         on the examples that all finalists have an answer to.
+
+        Raises:
+            HaltedError: If it was halted before they were all scored.
         """
         best = self.history.complete() if self.selection is None else self.history.ranked()
+        if self.selection is not None:
+            finalists = self.affordable_finalists(finalists)
         candidates = list(dict.fromkeys([self.original, *(scored.candidate for scored in best[:finalists])]))
         if self.selection is not None:
             self.tell("selection", candidates=len(candidates))
@@ -290,8 +325,32 @@ class _Phase:
         standings = on_common_examples(self.outcomes(candidates, panel))
         return choose(standings, self.history, self.worth, fresh=self.selection is not None)
 
+    def affordable_finalists(self, finalists: int) -> int:
+        """Say how many finalists can be scored on the selection panel, the original aside.
+
+        Raises:
+            HaltedError: If none can.
+        """
+        ledger = self.cycle.ledger
+        ledger.enter(self.name, "selection")
+        affordable, blamed = ledger.affordable(1 + finalists, sum(map(len, (self.selection or {}).values())))
+        if affordable < 2:
+            raise HaltedError(blamed or self.stopped)
+        return affordable - 1
+
+    def best_so_far(self, finalists: int) -> list[ScoredCandidate]:
+        """Rank the best by the search alone, without a further call."""
+        if self.history.complete():
+            return self.by_search_score(finalists)
+        # The first population did not come to its end: on the examples that the best of it have met.
+        candidates = [self.original, *(scored.candidate for scored in self.history.ranked()[:finalists])]
+        known = self.panels.known(list(dict.fromkeys(candidates)), self.search)
+        if not any(known[0].outcomes.values()):
+            return self.by_search_score(finalists)
+        return choose(on_common_examples(known), self.history, self.worth, fresh=False)
+
     def by_search_score(self, finalists: int) -> list[ScoredCandidate]:
-        """Rank the best by the search alone; the original comes last where it has not met all examples."""
+        """Rank those that have met all examples; the original comes last where it has not."""
         ranked = self.history.complete()
         own = next((scored for scored in ranked if scored.candidate == self.original), None)
         kept = ranked[:finalists]

@@ -36,6 +36,11 @@ class _Entry:
     level: float
     share: float = 1.0
 
+    @property
+    def met(self) -> int:
+        """How many examples it has met."""
+        return sum(map(len, self.standing.outcomes.values()))
+
 
 class History:
     """The scored candidates of a phase. Iterates in the order of arrival; a candidate is held once.
@@ -65,7 +70,7 @@ class History:
 
         Args:
             reached: Those that have met all examples.
-            dropped: Those that have not; at least one candidate has, in this race or an earlier one.
+            dropped: Those that have not.
             round: The round.
 
         Returns:
@@ -82,10 +87,13 @@ class History:
     def ranked(self) -> list[ScoredCandidate]:
         """List everything, best first; of equals, the one that came first (so the original wins ties).
 
-        One that a race dropped is never the first: it was worse than another on the examples that both have met.
+        One that a race dropped is never the first: it was worse than another on the examples that both have met. Where
+        nobody has met all, as the first race was halted, those come first that have met most.
         """
+        entries = list(self._entries.values())
+        ended = any(entry.draws is not None for entry in entries)
         # reverse=True keeps the order of equals.
-        entries = sorted(self._entries.values(), key=lambda entry: entry.scored.rank, reverse=True)
+        entries.sort(key=lambda entry: (0 if ended else entry.met, entry.scored.rank), reverse=True)
         first = next((entry for entry in entries if entry.draws is not None), None)
         rest = [entry.scored for entry in entries if entry is not first]
         return rest if first is None else [first.scored, *rest]
@@ -120,7 +128,10 @@ class History:
     def _partial(self, standing: Standing, round: int) -> _Entry:
         """Bring a score on some of the examples to the level of all, by one that has met both."""
         scored = self.worth.of(standing, round)
-        best = self._entries[self.complete()[0].candidate.id]
+        complete = self.complete()
+        if not complete:
+            return _Entry(scored, standing, None, scored.score)
+        best = self._entries[complete[0].candidate.id]
         seen = {name: len(outcomes) for name, outcomes in standing.outcomes.items()}
         same = {name: best.standing.outcomes[name][:count] for name, count in seen.items()}
         there = self.worth.of(Standing(best.standing.candidate, same), round).score

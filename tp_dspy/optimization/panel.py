@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 
 import dspy
 
-from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.candidates import Candidate, Panel, Standing
+from tp_dspy.optimization.ledger import Ledger
 from tp_dspy.optimization.memory import Memory, Pair
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.scorer import Job, Scorer
@@ -19,9 +21,6 @@ from tp_dspy.scoring.scorer import Job, Scorer
 __all__ = ["Panel", "PanelScorer", "fingerprint", "on_common_examples"]
 
 logger = logging.getLogger(__name__)
-
-Panel = Mapping[str, Sequence[dspy.Example]]
-"""What candidates are scored on: examples by task name, in the one order that every candidate meets."""
 
 
 def fingerprint(example: dspy.Example) -> str:
@@ -38,6 +37,7 @@ class PanelScorer:
         program: The program that takes the candidates' instructions; never changed.
         scorer: Runs and judges pairs.
         memory: Keeps outcomes.
+        ledger: Lets pairs begin, and adds up what they cost.
         met: The pairs that this compile has come across, in this phase or an earlier one.
         prepared: The programs of the candidates that were scored last, which the next step of a race scores again.
         failed: Pairs that got no answer in this phase. They stay out of the memory, so that a later phase or run tries
@@ -47,6 +47,7 @@ class PanelScorer:
     program: dspy.Module
     scorer: Scorer
     memory: Memory
+    ledger: Ledger = field(default_factory=Ledger)
     met: set[Pair] = field(default_factory=set)
     failed: dict[Pair, Outcome] = field(default_factory=dict)
     prepared: dict[str, dspy.Module] = field(default_factory=dict)
@@ -73,6 +74,9 @@ class PanelScorer:
 
         Returns:
             One standing per candidate, in their order, with one outcome per example, in the panel's order.
+
+        Raises:
+            HaltedError: If the ledger lets a pair not begin, after those that had begun were kept.
         """
         keys = {name: [fingerprint(example) for example in examples] for name, examples in panel.items()}
         pairs = {(c.id, key) for c in candidates for task_keys in keys.values() for key in task_keys}
@@ -91,18 +95,25 @@ class PanelScorer:
         begins(len(jobs) + len(remembered))
         for pair in remembered:
             self.met.add(pair)
+            self.ledger.known("scorer", self._known(pair).usage)
             counts(self._known(pair))
             arrives(self._known(pair))
         # Closed at once when something breaks it off, while the memory still takes what was paid for.
-        with contextlib.closing(self.scorer.score(jobs, late=keep)) as scored:
+        with contextlib.closing(self.scorer.score(jobs, late=keep, gate=self.ledger.scorer)) as scored:
             for pair, outcome in scored:
                 # Before anybody is told: what was heard of is not lost, whatever comes.
                 keep(pair, outcome)
                 arrives(outcome)
-        return [
-            Standing(c, {name: [self._known((c.id, key)) for key in task_keys] for name, task_keys in keys.items()})
-            for c in candidates
-        ]
+        return self._standings(candidates, keys)
+
+    def known(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
+        """Gather what is known of candidates, on the first examples of each task: as many as all of them have met."""
+        keys = {name: [fingerprint(example) for example in examples] for name, examples in panel.items()}
+        met = {
+            name: list(itertools.takewhile(lambda key: all((c.id, key) in self.met for c in candidates), task_keys))
+            for name, task_keys in keys.items()
+        }
+        return self._standings(candidates, met)
 
     def _jobs(
         self, candidates: Sequence[Candidate], panel: Panel, keys: Mapping[str, Sequence[str]]
@@ -122,6 +133,12 @@ class PanelScorer:
                     self.prepared[candidate.id] = program
                     jobs[pair] = Job(pair, program, example)
         return list(jobs.values())
+
+    def _standings(self, candidates: Sequence[Candidate], keys: Mapping[str, Sequence[str]]) -> list[Standing]:
+        return [
+            Standing(c, {name: [self._known((c.id, key)) for key in task_keys] for name, task_keys in keys.items()})
+            for c in candidates
+        ]
 
     def _known(self, pair: Pair) -> Outcome:
         outcome = self.failed.get(pair) or self.memory.outcome(pair)

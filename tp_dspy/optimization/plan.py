@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tp_dspy.errors import ConfigurationError
-from tp_dspy.optimization.panel import Panel
+from tp_dspy.optimization.candidates import Panel
 
 __all__ = ["PRESETS", "Effort", "PhasePlan", "effort"]
 
@@ -58,23 +58,34 @@ def effort(auto: str, **overrides: int | None) -> Effort:
 class PhasePlan:
     """What a phase costs at most: nothing dropped, nothing known already, every proposal usable.
 
+    All are counts of scored pairs, but for the last; a program of several predictors makes several LM calls for each.
+
     Attributes:
         phase: "source" or "target".
-        scorer_calls: Pairs; a program of several predictors makes several LM calls for each.
+        population: To score the first population.
+        proposals: To score what is proposed.
+        selection: To choose among the finalists.
         reference_calls: Calls of the reference LM.
     """
 
     phase: str
-    scorer_calls: int
+    population: int
+    proposals: int
+    selection: int
     reference_calls: int
+
+    @property
+    def scorer_calls(self) -> int:
+        """Scored pairs in all."""
+        return self.population + self.proposals + self.selection
 
     @classmethod
     def of(cls, phase: str, population: int, search: Panel, selection: Panel | None, work: Effort) -> PhasePlan:
-        """Count a phase that begins with `population` candidates."""
+        """Plan a phase that begins with `population` candidates."""
         pairs = sum(map(len, search.values()))
         held = sum(map(len, selection.values())) if selection else 0
         asked = work.rounds * work.proposals
-        return cls(phase, (population + asked) * pairs + (1 + work.top_k) * held, asked)
+        return cls(phase, population * pairs, asked * pairs, (1 + work.top_k) * held, asked)
 
     @staticmethod
     def in_words(plans: Sequence[PhasePlan], runs: int = 1) -> str:

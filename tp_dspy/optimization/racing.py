@@ -20,6 +20,7 @@ from tp_dspy.optimization.candidates import Candidate, Standing
 from tp_dspy.optimization.evidence import Belief, paired_error
 from tp_dspy.optimization.panel import Panel, on_common_examples
 from tp_dspy.optimization.phase_score import PhaseScore
+from tp_dspy.scoring.gate import HaltedError
 
 __all__ = [
     "ExpectedGain",
@@ -256,7 +257,7 @@ def race(
     worth: PhaseScore,
     outcomes: Callable[[Sequence[Candidate], Panel], Sequence[Standing]],
     incumbents: Sequence[Candidate] = (),
-) -> tuple[list[Standing], list[Standing]]:
+) -> tuple[list[Standing], list[Standing], str | None]:
     """Run a race.
 
     Args:
@@ -268,7 +269,8 @@ def race(
         incumbents: The best of earlier races on the same panel.
 
     Returns:
-        The standings of those that reached the end, and of those that were dropped, with fewer outcomes.
+        The standings of those that reached the end; of those that did not, with fewer outcomes: dropped by the rule, or
+        still in it when the race was halted; and why it was, None when it was not.
 
     Raises:
         ConfigurationError: If the rule breaks its contract.
@@ -276,13 +278,17 @@ def race(
     alive = list(dict.fromkeys(candidates))
     rivals = [candidate for candidate in dict.fromkeys(incumbents) if candidate not in alive]
     dropped: list[Standing] = []
+    own: list[Standing] = []
     sizes = {name: len(examples) for name, examples in panel.items()}
     for share, ends in zip(rule.checkpoints, step_ends(sizes, rule.checkpoints), strict=True):
         met = {name: list(examples)[: ends[name]] for name, examples in panel.items()}
-        standings = list(outcomes([*rivals, *alive], met))
+        try:
+            standings = list(outcomes([*rivals, *alive], met))
+        except HaltedError as halt:
+            return [], [*dropped, *(standing for standing in own if standing.candidate in alive)], halt.reason
         own = standings[len(rivals) :]
         if share == 1:
-            return own, dropped
+            return own, dropped, None
         kept = set(rule.survivors(on_common_examples(standings), share, worth)) & {*rivals, *alive}
         if not kept:
             raise ConfigurationError(
@@ -292,7 +298,7 @@ def race(
         alive = [candidate for candidate in alive if candidate in kept]
         if not alive:
             break
-    return [], dropped
+    return [], dropped, None
 
 
 def step_ends(sizes: Mapping[str, int], checkpoints: Sequence[float]) -> list[dict[str, int]]:

@@ -21,9 +21,11 @@ from tp_dspy.errors import LMUnavailableError
 from tp_dspy.lms.answers import normalized
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.guards import Guard, cut_back, is_closed, unwrap
+from tp_dspy.optimization.ledger import Ledger
 from tp_dspy.optimization.memory import Answer, Memory, PlainMemory
 from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
 from tp_dspy.scoring.calls import CallRecord, record_calls, unavailable
+from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 
 __all__ = ["Proposal", "Proposer", "ReferencePrompt", "TaskBrief"]
@@ -67,6 +69,7 @@ class Proposer:
         exemplars: Examples shown per call; drawn afresh each round, the same for all its calls.
         threads: Concurrent calls.
         memory: Keeps answers; what it holds is not asked again.
+        ledger: Lets calls begin, and adds up what they cost.
         usage: What the calls have cost so far.
     """
 
@@ -77,6 +80,7 @@ class Proposer:
     exemplars: int = 3
     threads: int = 8
     memory: Memory = field(default_factory=PlainMemory)
+    ledger: Ledger = field(default_factory=Ledger)
     usage: Usage = field(default_factory=Usage)
     _asked: int = field(default=0, init=False)
     _guards: dict[str, Guard] = field(default_factory=dict, init=False, repr=False)
@@ -120,6 +124,7 @@ class Proposer:
 
         Raises:
             LMUnavailableError: If the LM cannot be called at all.
+            HaltedError: If the ledger lets no further call begin.
         """
         rng = random.Random(f"{self.seed}/{self._asked}")
         pool = [example for brief in next(iter(self.prompts.values())).tasks for example in brief.exemplars]
@@ -183,6 +188,8 @@ class Proposer:
         calls = [(prompt, self.seed * 1_000_003 + self._asked + i) for i, prompt in enumerate(prompts)]
         self._asked += len(prompts)
         known = {call: answer for call in calls if (answer := self.memory.answer(self._identity(*call))) is not None}
+        for answer in known.values():
+            self.ledger.known("reference", answer.usage)
         new = [call for call in calls if call not in known]
         known |= dict(zip(new, self._ask_all(new), strict=True))
         self.usage += sum((answer.usage for answer in known.values()), Usage())
@@ -225,9 +232,15 @@ class Proposer:
         }
         try:
             # As they come, so that a killed run has as many as there were.
+            refused = None
             for future in as_completed(futures):
-                if not last and future.result().reply.strip():
+                error = future.exception()
+                if isinstance(error, HaltedError):
+                    refused = error
+                elif not last and future.result().reply.strip():
                     self._keep(*futures[future], future.result())
+            if refused is not None:
+                raise refused
             return [future.result() for future in futures]
         except BaseException:
             done = [f for f in futures if f.done() and not f.cancelled() and f.exception() is None]
@@ -238,6 +251,10 @@ class Proposer:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _one(self, prompt: str, rollout: int, *, checking: bool = False, past_cache: bool = False) -> Answer:
+        # Whether it answers at all is asked outside any budget.
+        refused = None if checking else self.ledger.reference.begin()
+        if refused is not None:
+            raise HaltedError(refused)
         failure = None
         settings: dict[str, Any] = {"cache": False} if past_cache else {}
         with record_calls() as record:
@@ -254,6 +271,7 @@ class Proposer:
                 # One lost proposal is no reason to lose a run: it is rejected, and said.
                 failure = f"{_FAILED} ({type(error).__name__}: {str(error)[:_ERROR_CHARS]})"
                 logger.warning("A call of the reference LM failed: %s: %s", type(error).__name__, error)
+        self.ledger.reference.spent(record.usage)
         replies = record.replies()
         return Answer(replies[-1][0] if replies else "", _cut_off(record), failure, record.usage)
 

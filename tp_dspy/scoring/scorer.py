@@ -28,6 +28,7 @@ from tp_dspy.errors import (
 from tp_dspy.scoring.bar import watched
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.calls import CallRecord, Reply, address, unavailable
+from tp_dspy.scoring.gate import Gate, HaltedError
 from tp_dspy.scoring.judge import NO_LOGPROBS
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.programs import copy_sharing_lms
@@ -89,17 +90,21 @@ class _Run:
         refused: Calls that found nobody to talk to.
         again: Whether what failed is being tried once more.
         silent: Pairs whose reply was empty the first time, by key.
-        stop: Why no further call is to begin.
+        gate: Lets calls begin.
+        halted: Why the gate let no more begin.
+        stop: The error that ends it all.
     """
 
     settings: dict[str, Any]
     typed: dict[int, TypedChoices]
     samplers: dict[int, list[dspy.Module]]
     lms: str
+    gate: Gate | None = None
     reached: bool = False
     refused: int = 0
     again: bool = False
     silent: dict[Any, Outcome] = field(default_factory=dict)
+    halted: str | None = None
     stop: Exception | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -175,7 +180,11 @@ class Scorer:
         return [results[index] for index in range(len(examples))]
 
     def score(
-        self, jobs: Iterable[Job[Key]], *, late: Callable[[Key, Outcome], None] | None = None
+        self,
+        jobs: Iterable[Job[Key]],
+        *,
+        late: Callable[[Key, Outcome], None] | None = None,
+        gate: Gate | None = None,
     ) -> Generator[tuple[Key, Outcome], None, None]:
         """Score pairs; yields key and outcome of each as it is known.
 
@@ -185,9 +194,11 @@ class Scorer:
         Args:
             jobs: The pairs.
             late: Told, when the iteration is broken off, what had been paid for by then and was not yielded.
+            gate: Asked before each pair whether it may begin.
 
         Raises:
             ConfigurationError: If two jobs have one key.
+            HaltedError: If the gate let one not begin, after those that had begun were yielded.
             LMUnavailableError: At the first call, when the key, the model's name or the settings are wrong; after a
                 few, when nobody listens.
             LogprobsUnavailableError: At the first reply without the log-probabilities that the objective needs.
@@ -197,7 +208,7 @@ class Scorer:
         jobs = list(jobs)
         if len({job.key for job in jobs}) < len(jobs):
             raise ConfigurationError("Two jobs have the same key; expected one key per pair.")
-        run = self._begin(jobs)
+        run = self._begin(jobs, gate)
         failures: dict[Key, Outcome] = {}
         for done, (key, outcome) in enumerate(self._outcomes(jobs, run, late), start=1):
             if outcome.status != "error":
@@ -210,6 +221,8 @@ class Scorer:
             # Too many even if some of them would succeed later: most of the rest would be paid for in vain.
             if len(failures) >= _OUTAGE_FAILURES and len(failures) > _OUTAGE_SHARE * done:
                 self._check_error_rate(failures, done, run)
+        if run.halted is not None:
+            raise HaltedError(run.halted)
         if failures:
             logger.warning(
                 "%d of %d calls failed (%s); trying them once more.", len(failures), len(jobs), _reasons(failures)
@@ -222,9 +235,11 @@ class Scorer:
             if outcome.status == "error":
                 failures[key] = outcome
             yield key, outcome
+        if run.halted is not None:
+            raise HaltedError(run.halted)
         self._check_error_rate(failures, len(jobs), run)
 
-    def _begin(self, jobs: Sequence[Job[Key]]) -> _Run:
+    def _begin(self, jobs: Sequence[Job[Key]], gate: Gate | None) -> _Run:
         settings: dict[str, Any] = {"adapter": without_fallback(dspy.settings.adapter)}
         if self.lm is not None:
             settings["lm"] = self.lm
@@ -235,7 +250,8 @@ class Scorer:
         asking = {key: samplers(program, self.objective) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
         lms = [lm or self.lm or dspy.settings.lm for lm in own]
-        return _Run(settings, typed, asking, ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None)))
+        named = ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None))
+        return _Run(settings, typed, asking, named, gate)
 
     def _check_error_rate(self, failures: Mapping[Any, Outcome], done: int, run: _Run) -> None:
         if not failures or len(failures) <= self.max_error_rate * done:
@@ -258,7 +274,7 @@ class Scorer:
         self, jobs: Sequence[Job[Key]], run: _Run, late: Callable[[Key, Outcome], None] | None
     ) -> Iterator[tuple[Key, Outcome]]:
         pool = ThreadPoolExecutor(max_workers=self.num_threads, thread_name_prefix="tp_dspy-scorer")
-        pending: dict[Future[Outcome], Key] = {}
+        pending: dict[Future[Outcome | str], Key] = {}
         try:
             pending |= {
                 # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
@@ -267,17 +283,34 @@ class Scorer:
             }
             for future in as_completed(pending):
                 # Taken out, so that a million outcomes are not kept until the end.
-                yield pending.pop(future), future.result()
+                key, outcome = pending.pop(future), future.result()
+                if isinstance(outcome, Outcome):
+                    yield key, outcome
+                else:
+                    run.halted = run.halted or outcome
         finally:
             # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
             pool.shutdown(wait=False, cancel_futures=True)
             for future, key in pending.items():
                 if late is not None and future.done() and not future.cancelled() and future.exception() is None:
-                    late(key, future.result())
+                    outcome = future.result()
+                    if isinstance(outcome, Outcome):
+                        late(key, outcome)
 
-    def _one(self, job: Job[Any], run: _Run) -> Outcome:
+    def _one(self, job: Job[Any], run: _Run) -> Outcome | str:
+        """Run a pair, if it may begin; else say why not."""
         if run.stop is not None:
             raise run.stop
+        if run.gate is None:
+            return self._attempt(job, run)
+        refused = run.gate.begin()
+        if refused is not None:
+            return refused
+        outcome = self._attempt(job, run)
+        run.gate.spent(outcome.usage)
+        return outcome
+
+    def _attempt(self, job: Job[Any], run: _Run) -> Outcome:
         # An empty reply would come out of the cache again.
         program = uncached(job.program) if run.again and job.key in run.silent else job.program
         prediction, error, record = run_program(program, job.example, run.settings)

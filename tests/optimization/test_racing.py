@@ -1,4 +1,4 @@
-"""How far a race step goes, and when a phase has done enough."""
+"""How far a race step goes, and who is dropped on the way."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from tp_dspy.optimization.candidates import Candidate, Standing
 from tp_dspy.optimization.evidence import Belief
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import ExpectedGain, FullScoring, PairedBootstrap, race, step_ends, worth_going_on
-from tp_dspy.optimization.stopping import Patience, Progress, ScorerCalls, TargetScore
 from tp_dspy.scoring.outcomes import Outcome
 
 WORTH = PhaseScore(ObjectiveEvaluator())
-PROGRESS = Progress(round=3, best=0.6, rounds_without_gain=1, scorer_calls=90, next_calls=10)
 
 
 def test_full_scoring_keeps_everyone_in_one_step() -> None:
@@ -53,26 +51,6 @@ def test_steps_only_go_on_and_end_with_everything(sizes: dict[str, int], shares:
 def test_checkpoints_that_would_leave_candidates_on_unequal_examples_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigurationError, match="checkpoints"):
         step_ends({"t": 10}, shares)
-
-
-def test_patience_counts_rounds_without_gain() -> None:
-    assert Patience(2)(PROGRESS) is None
-    assert Patience(1)(PROGRESS) == "no gain in 1 rounds"
-    with pytest.raises(ConfigurationError, match="Patience is 0"):
-        Patience(0)
-
-
-def test_the_target_score_counts_once_it_is_reached() -> None:
-    assert TargetScore(0.61)(PROGRESS) is None
-    assert TargetScore(0.6)(PROGRESS) == "target score 0.6 reached"
-    assert TargetScore(0.0)(replace(PROGRESS, best=float("nan"))) is None
-
-
-def test_the_budget_may_be_spent_to_the_last_call() -> None:
-    assert ScorerCalls(100)(PROGRESS) is None
-    assert ScorerCalls(99)(PROGRESS) == "the next round would pass 99 scorer calls"
-    with pytest.raises(ConfigurationError, match="ScorerCalls is 0"):
-        ScorerCalls(0)
 
 
 # Racing by a paired bootstrap.
@@ -146,10 +124,14 @@ def test_a_race_against_incumbents_may_drop_all_that_are_new_and_asks_incumbents
 
     good, bad = Candidate({"self": "good"}), Candidate({"self": "bad"})
     arguments = {"rule": PairedBootstrap(), "worth": ACCURACY, "outcomes": outcomes}
-    reached, dropped = race([bad, bad], {"t": examples}, incumbents=[good], **arguments)
-    assert reached == [] and [(names([s.candidate]), len(s.outcomes["t"])) for s in dropped] == [(["bad"], 8)]
+    reached, dropped, halted = race([bad, bad], {"t": examples}, incumbents=[good], **arguments)
+    assert (
+        halted is None
+        and reached == []
+        and [(names([s.candidate]), len(s.outcomes["t"])) for s in dropped] == [(["bad"], 8)]
+    )
     assert asked == [(["good", "bad"], 4), (["good", "bad"], 8)]
-    reached, dropped = race([good, bad], {"t": examples}, incumbents=[good], **arguments)
+    reached, dropped, halted = race([good, bad], {"t": examples}, incumbents=[good], **arguments)
     assert names([s.candidate for s in reached]) == ["good"] and len(reached[0].outcomes["t"]) == 16
 
 

@@ -1,0 +1,162 @@
+"""Budgets, stop files and Ctrl-C over a whole compile: what is spent, what comes of it, and going on afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_resume import Lab, comparable
+from tp_dspy import Event, ReferenceCalls, ScorerCalls, Seconds, Tokens, TransferResult, Usd
+from tp_dspy.errors import ConfigurationError
+
+
+def spent(result: TransferResult) -> int:
+    return result.scorer_usage.calls
+
+
+def test_a_budget_is_kept_and_both_phases_have_their_part(tmp_path: Path) -> None:
+    whole = Lab(None).compile()
+    for limit in (spent(whole) // 2, 150):
+        lab = Lab(None)
+        result = lab.compile(stop=[ScorerCalls(limit)])
+        assert lab.paid == spent(result) <= limit
+        assert result.source is not None and result.target is not None
+        assert "scorer calls is spent" in result.source.stopped
+        # There was enough left to choose with, in both.
+        for phase in (result.source, result.target):
+            assert {m.n for record in phase.ranked for m in record.by_task.values()} == {10}
+        assert result.winner.score >= result.original.score
+
+
+def test_a_budget_that_does_not_even_last_for_the_first_population_gives_a_program(tmp_path: Path) -> None:
+    for limit in (1, 5, 17, 40):
+        lab = Lab(None)
+        result = lab.compile(stop=[ScorerCalls(limit)], seed_instructions=None)
+        assert lab.paid <= limit and result.winner.instructions
+        assert not result.winner.score < result.original.score
+
+
+def test_with_a_larger_budget_the_same_compile_goes_on(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    first = lab.compile(stop=[ScorerCalls(150)])
+    paid = lab.paid
+    second = lab.compile(stop=[ScorerCalls(250)])
+    # What was paid for before is not paid for again, and counts as far as it is used again.
+    assert spent(first) == paid <= 150 < spent(second) <= 250
+    assert lab.paid < spent(second)
+    # Without any limit it ends as a run that nobody ever limited.
+    assert comparable(lab.compile()) == comparable(Lab(None).compile())
+
+
+def test_calls_of_the_reference_lm_and_tokens_are_limited() -> None:
+    lab = Lab(None)
+    result = lab.compile(stop=[ReferenceCalls(4)])
+    assert result.reference_usage.calls == 1 + 4  # the first one to see whether it answers
+    assert result.target is not None and result.target.stopped == "the budget of 4 calls of the reference LM is spent"
+    result = Lab(None).compile(stop=[Tokens(5000)])
+    both = [result.scorer_usage, result.reference_usage]
+    tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in both)
+    assert 2500 < tokens < 5200  # with one thread at most one call is under way
+
+
+def test_a_budget_in_dollars_wants_a_price_before_anything_is_paid() -> None:
+    lab = Lab(None)
+    with pytest.raises(ConfigurationError, match=r"no price of scripted/r, scripted/s\. Limit Tokens"):
+        lab.compile(stop=[Usd(5)])
+    assert lab.paid == lab.asked == 0
+
+
+def test_time_that_has_run_out_ends_it() -> None:
+    lab = Lab(None)
+    result = lab.compile(stop=[Seconds(0.001)])
+    assert lab.paid == 0 and "0.001 seconds is spent" in result.stopped
+    assert result.winner.id == result.original.id
+
+
+def test_a_stop_file_ends_the_compile_and_the_same_call_goes_on_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(tmp_path)
+    file = tmp_path / "stop"
+    heard = 0
+
+    def touch(event: Event) -> None:
+        nonlocal heard
+        heard += event.kind == "outcome"
+        if heard == 50:
+            file.touch()
+
+    # Looked for at every call: half a second is longer than all of this takes.
+    monkeypatch.setattr("tp_dspy.optimization.stopping.time.monotonic", iter(range(100_000)).__next__)
+    result = lab.compile(listen=touch)
+    assert result.stopped == "stop file stop found" and lab.paid < 60
+    assert not result.winner.score < result.original.score
+    with pytest.raises(ConfigurationError, match=r"stop file .* is there"):
+        lab.compile()
+    file.unlink()
+    assert comparable(lab.compile()) == comparable(Lab(None).compile())
+
+
+def test_ctrl_c_waits_for_what_is_under_way_and_twice_stops_now(tmp_path: Path) -> None:
+    unbroken = comparable(Lab(None).compile())
+    lab = Lab(tmp_path)
+
+    def press(times: int, at: int) -> Any:
+        heard = 0
+
+        def listen(event: Event) -> None:
+            nonlocal heard
+            heard += event.kind == "outcome"
+            for _ in range(times if event.kind == "outcome" and heard == at else 0):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return listen
+
+    result = lab.compile(listen=press(1, 30))
+    assert result.stopped == "interrupted" and result.target is None
+    assert spent(result) == lab.paid  # nothing that was paid for is lost
+    with pytest.raises(KeyboardInterrupt):
+        lab.compile(listen=press(2, 40))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert comparable(lab.compile()) == unbroken
+
+
+def test_a_handler_of_the_users_own_stays(tmp_path: Path) -> None:
+    pressed: list[int] = []
+
+    def mine(number: int, frame: object) -> None:
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, mine)
+    try:
+        Lab(None).compile(
+            rounds=0, listen=lambda event: os.kill(os.getpid(), signal.SIGINT) if event.kind == "plan" else None
+        )
+        assert pressed == [signal.SIGINT] and signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_it_compiles_outside_the_main_thread_too() -> None:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(Lab(None).compile(rounds=0)))
+    thread.start()
+    thread.join()
+    assert results[0].stopped == "all rounds done"
+
+
+def test_plan_and_truth_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    events: list[Event] = []
+    with caplog.at_level(logging.INFO, logger="tp_dspy"):
+        result = Lab(None).compile(listen=events.append)
+    planned = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("At most"))
+    assert "source phase 220 scorer and 6 reference calls" in planned
+    told = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("Spent"))
+    assert f"Spent: {spent(result)} scorer calls (planned: at most" in told
+    assert events[-1].kind == "spent" and events[-1].data["spent"].scorer_calls == spent(result)

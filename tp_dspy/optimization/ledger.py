@@ -1,0 +1,273 @@
+"""The ledger of a compile: what it has spent, what it may still spend, and why it is to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tp_dspy.errors import ConfigurationError
+from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.stopping import Budget, ReferenceCalls, ScorerCalls, Spent, StopFile, StopRule
+from tp_dspy.scoring.outcomes import Usage
+
+__all__ = ["INTERRUPTED", "Ledger", "Stage", "sorted_out"]
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+"""Why a phase stopped that was ended by Ctrl-C."""
+
+Part = Literal["search", "selection"]
+Kind = Literal["scorer", "reference"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a phase, with what is planned for it.
+
+    Attributes:
+        phase: "source" or "target".
+        part: "search" or "selection".
+        least: Scored pairs that it cannot do without, as a count.
+        more: Scored pairs of proposals, as a count: a search can end earlier.
+        reference_calls: Calls of the reference LM, as a count.
+    """
+
+    phase: str
+    part: Part
+    least: int
+    more: int = 0
+    reference_calls: int = 0
+
+
+def sorted_out(stop: Sequence[object]) -> tuple[list[StopRule], list[Budget], list[StopFile]]:
+    """Sort what a user gave as ``stop`` into rules, budgets and stop files.
+
+    Raises:
+        ConfigurationError: If something is none of them, or two budgets limit the same.
+    """
+    budgets = [rule for rule in stop if isinstance(rule, Budget)]
+    files = [rule for rule in stop if isinstance(rule, StopFile)]
+    rules: list[StopRule] = [rule for rule in stop if callable(rule)]
+    strangers = [rule for rule in stop if not callable(rule) and not isinstance(rule, Budget | StopFile)]
+    if strangers:
+        raise ConfigurationError(
+            f"stop holds {strangers!r}; expected stop rules of tp_dspy, e.g. [Patience(2), Usd(5)], or functions that "
+            "take a tp_dspy.Progress and return why to stop, or None."
+        )
+    kinds = [type(budget) for budget in budgets]
+    twice = sorted({kind.__name__ for kind in kinds if kinds.count(kind) > 1})
+    if twice:
+        raise ConfigurationError(f"stop holds more than one budget of {twice}; give one limit of each kind.")
+    return rules, budgets, files
+
+
+class Ledger:
+    """Keeps the accounts of one compile. Safe in threads.
+
+    The phases share a budget. What the plan says they cannot do without (first populations and selections) is set
+    aside for those that are to come; what is left goes to their searches, in proportion to what is planned for them.
+    Unspent shares fall to whoever comes later. Where even the necessary is too much, everything shrinks alike. Tokens,
+    dollars and seconds are translated into pairs by what a pair has cost so far.
+
+    Args:
+        plans: The phases, in order.
+        budgets: The limits.
+        files: Stop files.
+    """
+
+    def __init__(
+        self, plans: Sequence[PhasePlan] = (), budgets: Sequence[Budget] = (), files: Sequence[StopFile] = ()
+    ) -> None:
+        self.plans = tuple(plans)
+        self.budgets = tuple(budgets)
+        self.files = tuple(files)
+        self.halted: str | None = None
+        """Why the compile is to end; None while it goes on."""
+        self.ending = threading.Event()
+        """Set when it is to end: whoever waits for a better moment to call need not wait any longer."""
+        self._stages = [stage for plan in plans for stage in _stages(plan)]
+        self._at = 0
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._calls = {"scorer": 0, "reference": 0}
+        self._usage = Usage()
+        self.scorer = _Gate(self, "scorer")
+        self.reference = _Gate(self, "reference")
+
+    @property
+    def spent(self) -> Spent:
+        """What has been spent so far."""
+        usage = self._usage
+        return Spent(
+            scorer_calls=self._calls["scorer"],
+            reference_calls=self._calls["reference"],
+            tokens=usage.prompt_tokens + usage.completion_tokens,
+            usd=usage.usd,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def enter(self, phase: str, part: Part) -> None:
+        """Begin a part of a phase: from here on its share of the budgets may be spent, too."""
+        places = [index for index, stage in enumerate(self._stages) if (stage.phase, stage.part) == (phase, part)]
+        self._at = places[0] if places else self._at
+
+    def halt(self, reason: str) -> None:
+        """Let no further call begin."""
+        self.halted = self.halted or reason
+        self.ending.set()
+
+    def known(self, kind: Kind, usage: Usage) -> None:
+        """Take in what was paid for on an earlier try of this compile; what others paid for has no usage."""
+        if usage.calls or usage.cached:
+            with self._lock:
+                self._calls[kind] += 1
+                self._usage += usage
+
+    def affordable(self, count: int, pairs: int, calls: int = 0) -> tuple[int, str | None]:
+        """Say how many candidates the present stage can still pay for.
+
+        Args:
+            count: How many there would be.
+            pairs: Scored pairs of each, at most.
+            calls: Calls of the reference LM for each.
+
+        Returns:
+            At most `count`; and, where it is fewer, the budget that is to blame, in words.
+        """
+        spent, blamed = self.spent, None
+        for budget in self.budgets:
+            left = self._allowance(budget, spent) - budget.spent(spent)
+            each = calls if isinstance(budget, ReferenceCalls) else pairs * self._cost_of_pair(budget, spent)
+            if each > 0 and not math.isnan(left) and math.floor(left / each + 1e-9) < count:
+                count, blamed = max(0, math.floor(left / each + 1e-9)), self._in_words(budget, spent)
+        return count, blamed
+
+    def may_begin(self, kind: Kind) -> str | None:
+        """Let a call begin, and count it: None; or say why no further one may."""
+        with self._lock:
+            for file in self.files:
+                if self.halted is None and (reason := file.reason()):
+                    self.halt(reason)
+            if self.halted is not None:
+                return self.halted
+            spent = self.spent
+            for budget in self.budgets:
+                step = _step(budget, kind)
+                if step is None:
+                    continue
+                # A whole call more; or anything at all, where nobody knows what it will cost.
+                after, most = budget.spent(spent) + step, self._allowance(budget, spent)
+                if after > most + 1e-9 or (step == 0 and after >= most):
+                    return self._in_words(budget, spent)
+            self._calls[kind] += 1
+            return None
+
+    def add(self, usage: Usage) -> None:
+        """Take in what a call has cost."""
+        with self._lock:
+            self._usage += usage
+
+    # What a stage may spend.
+
+    def _cost_of_pair(self, budget: Budget, spent: Spent) -> float:
+        if isinstance(budget, ScorerCalls):
+            return 1.0
+        return budget.spent(spent) / spent.scorer_calls if spent.scorer_calls else 0.0
+
+    def _allowance(self, budget: Budget, spent: Spent) -> float:
+        """What may have been spent of a budget by the end of the present stage."""
+        if self._at + 1 >= len(self._stages):
+            return budget.limit
+        upto, after = self._stages[: self._at + 1], self._stages[self._at + 1 :]
+        if isinstance(budget, ReferenceCalls):
+            planned, later = (sum(stage.reference_calls for stage in part) for part in (upto, after))
+            return budget.limit * planned / (planned + later) if planned + later else budget.limit
+        cost = self._cost_of_pair(budget, spent)
+        if not 0 < cost < math.inf:
+            return budget.limit
+        return min(budget.limit, cost * _share(budget.limit / cost, upto, after))
+
+    def _in_words(self, budget: Budget, spent: Spent) -> str:
+        allowance = self._allowance(budget, spent)
+        if allowance >= budget.limit * (1 - 1e-9):
+            return f"the budget of {budget} is spent"
+        stage = self._stages[self._at]
+        share = f"{allowance:.0f}" if allowance >= 100 else f"{allowance:.3g}"
+        return f"the share of the {stage.phase} phase's {stage.part} in the budget of {budget} is spent ({share})"
+
+    # Before and after.
+
+    def check(self) -> None:
+        """Warn of budgets that the plan cannot keep to, before anything is paid.
+
+        Raises:
+            ConfigurationError: If a stop file is there.
+        """
+        for file in self.files:
+            file.begin()
+        least = sum(stage.least for stage in self._stages)
+        for budget in self.budgets:
+            if isinstance(budget, ScorerCalls) and budget.limit < least:
+                logger.warning(
+                    "The budget of %s is less than the %d that the first populations and the selections can take; "
+                    "take fewer examples or a smaller top_k, or expect a rougher choice.",
+                    budget,
+                    least,
+                )
+
+    def in_words(self) -> str:
+        """Compare what was spent with the plan, in one line."""
+        spent = self.spent
+        planned = [sum(plan.scorer_calls for plan in self.plans), sum(plan.reference_calls for plan in self.plans)]
+        usd = "price unknown" if spent.usd is None else f"{spent.usd:.4f} USD"
+        return (
+            f"Spent: {spent.scorer_calls} scorer calls (planned: at most {planned[0]}), {spent.reference_calls} "
+            f"reference calls (planned: {planned[1]}), {spent.tokens:,} tokens, {usd}, {spent.seconds:.0f} s."
+        )
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """One LM's gate; a `tp_dspy.scoring.gate.Gate`."""
+
+    ledger: Ledger
+    kind: Kind
+
+    def begin(self) -> str | None:
+        return self.ledger.may_begin(self.kind)
+
+    def spent(self, usage: Usage) -> None:
+        self.ledger.add(usage)
+
+
+def _stages(plan: PhasePlan) -> list[Stage]:
+    return [
+        Stage(plan.phase, "search", plan.population, plan.proposals, plan.reference_calls),
+        Stage(plan.phase, "selection", plan.selection),
+    ]
+
+
+def _step(budget: Budget, kind: Kind) -> int | None:
+    """How much of a budget a call is known to take; None where it takes nothing."""
+    if isinstance(budget, ScorerCalls):
+        return 1 if kind == "scorer" else None
+    if isinstance(budget, ReferenceCalls):
+        return 1 if kind == "reference" else None
+    return 0
+
+
+def _share(limit: float, upto: Sequence[Stage], after: Sequence[Stage]) -> float:
+    """Scored pairs that may have been spent by the end of `upto`, of `limit` pairs in all."""
+    least, later_least = (sum(stage.least for stage in part) for part in (upto, after))
+    more, later_more = (sum(stage.more for stage in part) for part in (upto, after))
+    if limit <= least + later_least:
+        return limit * least / (least + later_least)
+    if more + later_more == 0:
+        return limit - later_least
+    return least + (limit - least - later_least) * more / (more + later_more)

@@ -1,0 +1,32 @@
+"""The gate before every paid call: whether another one may begin, and what those that began have cost."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tp_dspy.scoring.outcomes import Usage
+
+__all__ = ["Gate", "HaltedError"]
+
+
+class HaltedError(Exception):
+    """No further call may begin. What was under way has ended, and was handed over.
+
+    Ends a step of scoring or of asking inside a compile; it never leaves one.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Gate(Protocol):
+    """Asked by every thread before a call; safe in threads."""
+
+    def begin(self) -> str | None:
+        """Let a call begin, and count it: None; or say why no further one may."""
+        ...
+
+    def spent(self, usage: Usage) -> None:
+        """Take in what a call that began has cost."""
+        ...
