@@ -36,7 +36,7 @@ def test_the_ten_lines_for_ones_own_program_run(
     )
     own = tp_dspy.Task.starter("financial", kind="yes_no")
     names = {"my_examples": [*own.train, *own.validation, *own.test]}
-    for block in BLOCKS[:4]:
+    for block in BLOCKS[:5]:
         exec(compile(block, "README.md", "exec"), names)
     out = capsys.readouterr().out
     assert re.search(r"IFR\) +1\.000", out) and re.search(r"accuracy \(ACC\) +0\.483", out)

@@ -19,6 +19,7 @@ from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.custom import SetMetric
 from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.scoring.throttle import Limits
 from tp_dspy.tasks.task import Task
 from tp_dspy.teleprompter import TransferPrompting
 
@@ -27,6 +28,7 @@ __all__ = [
     "CalibratedProgram",
     "Event",
     "InstructionAdapter",
+    "Limits",
     "ObjectiveEvaluator",
     "Patience",
     "Progress",

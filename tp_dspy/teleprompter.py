@@ -41,6 +41,7 @@ from tp_dspy.runs.journal import Journal
 from tp_dspy.runs.progress import LiveProgress
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Scorer
+from tp_dspy.scoring.throttle import Limits
 from tp_dspy.tasks.task import Task
 
 __all__ = ["TransferPrompting"]
@@ -77,6 +78,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             `ReferenceCalls`, `Tokens`, `Usd`, `Seconds`), and a `StopFile`; see `tp_dspy.optimization.stopping`.
         mapping: Target predictor name by source predictor name, where the programs differ.
         num_threads: Concurrent calls; by default DSPy's setting.
+        limits: What the endpoints may be asked for, `Limits` for each of them or by model name. Under 429 fewer calls
+            are made at once in any case.
         max_error_rate: Share of scorer calls, in [0, 1], that may get no answer.
         run_dir: Where source prompts, the result and the compiled program are written, and a journal of everything
             that was paid for: the same call with the same folder goes on where the last one ended, however it did, and
@@ -108,6 +111,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         stop: Sequence[StopRule | Budget | StopFile] = (),
         mapping: Mapping[str, str] | None = None,
         num_threads: int | None = None,
+        limits: Limits | Mapping[str, Limits] | None = None,
         max_error_rate: float = 0.1,
         run_dir: str | os.PathLike[str] | None = None,
         seed: int = 0,
@@ -137,7 +141,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.seed = seed
         self.verbose = verbose
         self.listeners = tuple(listeners)
-        self.scorer = Scorer(objective, lm=scorer_lm, num_threads=num_threads, max_error_rate=max_error_rate)
+        self.scorer = Scorer(
+            objective, lm=scorer_lm, num_threads=num_threads, max_error_rate=max_error_rate, limits=limits
+        )
 
     def get_params(self) -> dict[str, Any]:
         """Return the settings as a copy: MLflow's autologging writes into what it gets."""
@@ -269,8 +275,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             files.append(StopFile(self.run_dir / "stop"))
         ledger = Ledger(plans, budgets, files)
         ledger.check()
+        lms = self._lms(student)
+        self.scorer.throttles.check(lms)
         if any(isinstance(budget, Usd) for budget in budgets):
-            self._check_prices(student)
+            _check_prices(lms)
         logger.info(PhasePlan.in_words(plans, self.objective.runs))
         with (
             graceful_interrupt(ledger),
@@ -282,15 +290,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             logger.info(ledger.in_words())
             tell(Event("spent", "", {"spent": ledger.spent}))
 
-    def _check_prices(self, student: dspy.Module) -> None:
+    def _lms(self, student: dspy.Module) -> list[dspy.BaseLM]:
+        """List the LMs that a compile calls."""
         own = [predictor.lm for _, predictor in student.named_sub_modules(dspy.Predict)]
         lms = [lm or self.scorer.lm or dspy.settings.lm for lm in own] + [self.reference_lm or dspy.settings.lm]
-        unknown = sorted({str(lm.model) for lm in lms if lm is not None and not has_price(lm)})
-        if unknown:
-            raise ConfigurationError(
-                f"A budget in USD was given, and DSPy knows no price of {', '.join(unknown)}. Limit Tokens, "
-                "ScorerCalls or ReferenceCalls instead."
-            )
+        return [lm for lm in lms if lm is not None]
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[Listener]:
@@ -361,7 +365,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
         prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answers)
         proposer = Proposer(
-            lm,
+            self.scorer.throttles.govern(lm),
             prompts,
             self.temperature,
             self.seed,
@@ -412,3 +416,12 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             "racing": type(self.racing).__name__,
             "seed": self.seed,
         }
+
+
+def _check_prices(lms: Sequence[dspy.BaseLM]) -> None:
+    unknown = sorted({str(lm.model) for lm in lms if not has_price(lm)})
+    if unknown:
+        raise ConfigurationError(
+            f"A budget in USD was given, and DSPy knows no price of {', '.join(unknown)}. Limit Tokens, ScorerCalls or "
+            "ReferenceCalls instead."
+        )

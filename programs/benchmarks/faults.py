@@ -16,6 +16,7 @@ import json
 import logging
 import random
 import socket
+import sqlite3
 import struct
 import tempfile
 import threading
@@ -97,8 +98,8 @@ class Weather:
         self._send(handler, 200, body, len(body))
 
 
-def compile_on(url: str, run_dir: Path, examples: int) -> tuple[dict[str, Any], Counter[str], float]:
-    """Compile; returns the result, the outcomes by status, and the seconds."""
+def compile_on(url: str, run_dir: Path, examples: int) -> tuple[dict[str, Any], int, float]:
+    """Compile; returns the result, how many outcomes were errors, and the seconds."""
     world = World(1)
     sources = [world.task(name, train=examples, validation=examples) for name in ("medicine", "law")]
     target = world.task("finance", train=examples, validation=examples)
@@ -122,7 +123,13 @@ def compile_on(url: str, run_dir: Path, examples: int) -> tuple[dict[str, Any], 
         )  # fmt: skip
     seconds = time.monotonic() - began
     written = json.loads((run_dir / "result.json").read_text())
-    return {"winner": written["winner"], "original": written["original"]}, statuses, seconds
+    return {"winner": written["winner"], "original": written["original"]}, statuses["error"], seconds
+
+
+def by_pair(run_dir: Path) -> dict[tuple[str, str], str]:
+    """The status of each pair in a journal."""
+    with sqlite3.connect(run_dir / "journal.sqlite") as database:
+        return {(c, e): status for c, e, status in database.execute("SELECT candidate, example, status FROM outcomes")}
 
 
 def main() -> None:
@@ -140,16 +147,18 @@ def main() -> None:
     weather = Weather(args.share, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         with served(rule(world), latency=args.latency) as server:
-            clean, before, quick = compile_on(server.url, Path(folder) / "clean", args.examples)
+            clean, _, quick = compile_on(server.url, Path(folder) / "clean", args.examples)
         with served(rule(world), latency=args.latency, fault=weather) as server:
-            flaky, after, slow = compile_on(server.url, Path(folder) / "flaky", args.examples)
+            flaky, errors, slow = compile_on(server.url, Path(folder) / "flaky", args.examples)
             answered = len(server.answered)
+        before, after = by_pair(Path(folder) / "clean"), by_pair(Path(folder) / "flaky")
+        blamed = [p for p, status in after.items() if status == "unparsed" and before.get(p, "unparsed") != status]
     print(
         json.dumps(
             {
                 "same_result": clean == flaky,
-                "scored_as_prompt_failure": after["unparsed"] - before["unparsed"],
-                "errors": after["error"],
+                "scored_as_prompt_failure": len(blamed),
+                "errors": errors,
                 "wall_ratio": round(slow / quick, 1),
                 "requests": answered + sum(weather.counts.values()),
                 "faults": dict(weather.counts),

@@ -306,7 +306,7 @@ def test_a_sample_that_gets_no_answer_is_the_worlds_fault():
     objective = ObjectiveEvaluator(confidence="agreement", samples=2)
     outcomes, _ = run(rule, 3, objective=objective, max_error_rate=0.5)
     assert [outcome.status for outcome in outcomes] == ["error", "ok", "ok"]
-    assert outcomes[0].usage.calls == 2  # Its first answer was paid for, both times that it was tried.
+    assert outcomes[0].usage.calls == 4  # Its first answer was paid for, each time that it was tried.
 
 
 def test_of_a_program_with_steps_every_step_is_asked_again():
@@ -410,7 +410,7 @@ def test_unparsed_and_error_are_kept_apart():
     assert [outcome.status for outcome in outcomes] == ["ok", "unparsed", "error"]
     assert outcomes[1].reply == "I would rather not say." and outcomes[1].usage.calls == 1
     assert "LMServerError" in outcomes[2].error and "out of memory" in outcomes[2].error
-    assert engine.calls == 4  # The error was tried once more, the others were not.
+    assert engine.calls == 6  # The error was tried three times more, the others were not.
 
 
 def test_an_error_that_passes_leaves_no_trace_but_its_cost():

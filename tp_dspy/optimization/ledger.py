@@ -239,6 +239,10 @@ class _Gate:
     ledger: Ledger
     kind: Kind
 
+    @property
+    def ending(self) -> threading.Event:
+        return self.ledger.ending
+
     def begin(self) -> str | None:
         return self.ledger.may_begin(self.kind)
 

@@ -27,6 +27,7 @@ from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
 from tp_dspy.scoring.calls import CallRecord, record_calls, unavailable
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
+from tp_dspy.scoring.throttle import ENDING, troubled
 
 __all__ = ["Proposal", "Proposer", "ReferencePrompt", "TaskBrief"]
 
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 # OPRO's published setting.
 _SHOWN = 20
 _FAILED = "the call failed"
+# How often what failed or came back empty is asked for again, at most.
+_AGAIN = 3
 _ERROR_CHARS = 200
 
 
@@ -214,11 +217,17 @@ class Proposer:
             self.memory.keep_answer(self._identity(prompt, rollout), answer)
 
     def _ask_all(self, calls: Sequence[tuple[str, int]]) -> list[Answer]:
-        """Ask; once more, after the others, for what failed or came back empty, as from an endpoint in trouble."""
+        """Ask; once more, after the others, for what failed or came back empty; more often where there is trouble."""
         answers = self._pool(calls)
-        lost = [index for index, answer in enumerate(answers) if answer.failure is not None or not answer.reply.strip()]
-        for index, answer in zip(lost, self._pool([calls[index] for index in lost], last=True), strict=True):
-            answers[index] = replace(answer, usage=answers[index].usage + answer.usage)
+        again: set[int] = set()
+        for _ in range(_AGAIN):
+            lost = [i for i, answer in enumerate(answers) if answer.failure is not None or not answer.reply.strip()]
+            for index, answer in zip(lost, self._pool([calls[i] for i in lost], last=True), strict=True):
+                answers[index] = replace(answer, usage=answers[index].usage + answer.usage)
+                again.add(index)
+            if not troubled(self.lm):
+                break
+        for index in again:
             self._keep(*calls[index], answers[index])
         return answers
 
@@ -255,6 +264,7 @@ class Proposer:
         refused = None if checking else self.ledger.reference.begin()
         if refused is not None:
             raise HaltedError(refused)
+        ENDING.set(self.ledger.ending)
         failure = None
         settings: dict[str, Any] = {"cache": False} if past_cache else {}
         with record_calls() as record:

@@ -22,7 +22,7 @@ from tp_dspy.errors import LMUnavailableError
 from tp_dspy.scoring.confidence import find_answer_span
 from tp_dspy.scoring.outcomes import Usage
 
-__all__ = ["CallRecord", "Reply", "address", "record_calls", "unavailable"]
+__all__ = ["CallRecord", "Reply", "address", "calls_so_far", "record_calls", "unavailable"]
 
 # Asking again cannot help with these: the key, the account, the model's name or the settings are wrong.
 _HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError, LMUnsupportedFeatureError, LMUnsupportedModelError)
@@ -162,6 +162,14 @@ def record_calls(**settings: Any) -> Iterator[CallRecord]:
             yield record
     finally:
         tracker.take_rolled_up()
+
+
+def calls_so_far() -> tuple[int, int] | None:
+    """Count the paid calls of the surrounding `record_calls` block, and their tokens; None outside of one."""
+    tracker = dspy.settings.usage_tracker
+    if not isinstance(tracker, _Tracker):
+        return None
+    return tracker.record.paid, tracker.record.prompt_tokens + tracker.record.completion_tokens
 
 
 def unavailable(error: Exception | None) -> LMUnavailableError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from tp_dspy.scoring.outcomes import Usage
@@ -22,6 +23,11 @@ class HaltedError(Exception):
 
 class Gate(Protocol):
     """Asked by every thread before a call; safe in threads."""
+
+    @property
+    def ending(self) -> threading.Event:
+        """Set when no further call is to begin: whoever waits for a better moment need not wait any longer."""
+        ...
 
     def begin(self) -> str | None:
         """Let a call begin, and count it: None; or say why no further one may."""

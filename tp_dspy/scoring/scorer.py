@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -15,6 +16,7 @@ import dspy
 from dspy.utils.exceptions import (
     AdapterParseError,
     LMTransportError,
+    is_retryable_lm_error,
 )
 
 from tp_dspy.errors import (
@@ -42,6 +44,7 @@ from tp_dspy.scoring.running import (
     uncached,
     without_fallback,
 )
+from tp_dspy.scoring.throttle import ENDING, Limits, Throttles
 
 if TYPE_CHECKING:
     from tp_dspy.scoring.choices import TypedChoices
@@ -58,6 +61,9 @@ _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
 # The reply was empty. Asked again it is the prompt's fault; the first time it may be the endpoint's.
 _SILENT = "The reply was empty."
+# How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
+_AGAIN = 3
+_PATIENCE = 120.0
 # Nobody listens: so many connections failed, and none succeeded.
 _NO_CONNECTION = 3
 
@@ -88,8 +94,10 @@ class _Run:
         lms: The LMs by name and address, for messages.
         reached: Whether the LM has answered anything.
         refused: Calls that found nobody to talk to.
-        again: Whether what failed is being tried once more.
-        silent: Pairs whose reply was empty the first time, by key.
+        last: Whether each pair is being tried for the last time.
+        silent: Pairs whose reply was empty, by key.
+        hushed: Those of them that are being asked again.
+        passing: Pairs that failed in this pass for a reason that may pass.
         gate: Lets calls begin.
         halted: Why the gate let no more begin.
         stop: The error that ends it all.
@@ -102,8 +110,10 @@ class _Run:
     gate: Gate | None = None
     reached: bool = False
     refused: int = 0
-    again: bool = False
+    last: bool = False
     silent: dict[Any, Outcome] = field(default_factory=dict)
+    hushed: set[Any] = field(default_factory=set)
+    passing: set[Any] = field(default_factory=set)
     halted: str | None = None
     stop: Exception | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -124,6 +134,7 @@ class Scorer:
         num_threads: Concurrent calls, at least 1; by default DSPy's setting.
         max_error_rate: Share of pairs, in [0, 1], that may end without an answer for reasons that are not the
             prompt's. Above it `ScoringFailedError` is raised.
+        limits: What the endpoints may be asked for: the same for each, or by model name.
 
     Raises:
         ConfigurationError: If an argument has a value that cannot work.
@@ -136,6 +147,7 @@ class Scorer:
         lm: dspy.BaseLM | None = None,
         num_threads: int | None = None,
         max_error_rate: float = 0.1,
+        limits: Limits | Mapping[str, Limits] | None = None,
     ) -> None:
         threads = num_threads if num_threads is not None else dspy.settings.num_threads
         if not isinstance(threads, int) or threads < 1:
@@ -148,6 +160,7 @@ class Scorer:
         self.lm = lm
         self.num_threads = threads
         self.max_error_rate = max_error_rate
+        self.throttles = Throttles(limits, threads)
 
     def prepare(self, program: dspy.Module) -> dspy.Module:
         """Copy a program for scoring; see the class for what differs from the original.
@@ -158,6 +171,8 @@ class Scorer:
         # Frozen parts (compiled by others) are not optimised, but they are called.
         for _, predictor in prepared.named_sub_modules(dspy.Predict):
             predictor.config = {**call_defaults(predictor, self.objective, self.lm), **predictor.config}
+            if predictor.lm is not None:
+                predictor.lm = self.throttles.govern(predictor.lm)
         return prepared
 
     def outcomes(
@@ -188,8 +203,9 @@ class Scorer:
     ) -> Generator[tuple[Key, Outcome], None, None]:
         """Score pairs; yields key and outcome of each as it is known.
 
-        A pair that ends in an error, or to which the reply was empty, is tried once more after the others; what is
-        yielded is its last outcome, with the usage of both.
+        A pair that ends in an error, or to which the reply was empty, is tried once more after the others; where the
+        endpoint fails for reasons that may pass, up to three times. What is yielded is its last outcome, with the usage
+        of all.
 
         Args:
             jobs: The pairs.
@@ -227,29 +243,47 @@ class Scorer:
             logger.warning(
                 "%d of %d calls failed (%s); trying them once more.", len(failures), len(jobs), _reasons(failures)
             )
-        run.again = True
         earlier = {**failures, **run.silent}
-        for key, outcome in self._outcomes([job for job in jobs if job.key in earlier], run, late):
-            outcome = replace(outcome, usage=earlier[key].usage + outcome.usage)
-            failures.pop(key, None)
-            if outcome.status == "error":
-                failures[key] = outcome
-            yield key, outcome
+        began = time.monotonic()
+        for again in range(1, _AGAIN + 1):
+            if not earlier:
+                break
+            # Where nothing else fails, silence is the prompt's fault the second time; and what takes long to fail is
+            # not waited for again and again.
+            late_by_now = time.monotonic() - began > _PATIENCE
+            run.last = again == _AGAIN or late_by_now or not self.throttles.failures
+            run.hushed |= run.silent.keys()
+            run.silent, run.passing = {}, set()
+            for key, outcome in self._outcomes([job for job in jobs if job.key in earlier], run, late):
+                outcome = replace(outcome, usage=earlier[key].usage + outcome.usage)
+                failures.pop(key, None)
+                if outcome.status == "error" and outcome.error == _SILENT:
+                    run.silent[key] = outcome
+                    continue
+                if outcome.status == "error":
+                    failures[key] = outcome
+                    if key in run.passing and not run.last:
+                        continue
+                yield key, outcome
+            earlier = {**{key: failures[key] for key in failures if key in run.passing}, **run.silent}
+            if run.last:
+                break
         if run.halted is not None:
             raise HaltedError(run.halted)
         self._check_error_rate(failures, len(jobs), run)
 
     def _begin(self, jobs: Sequence[Job[Key]], gate: Gate | None) -> _Run:
         settings: dict[str, Any] = {"adapter": without_fallback(dspy.settings.adapter)}
-        if self.lm is not None:
-            settings["lm"] = self.lm
+        default = self.lm or dspy.settings.lm
+        if default is not None:
+            settings["lm"] = self.throttles.govern(default)
         programs = {id(job.program): job.program for job in jobs}
         typed: dict[int, TypedChoices] = {
             key: self.objective.judge.choices.typed(program) for key, program in programs.items()
         }
         asking = {key: samplers(program, self.objective) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
-        lms = [lm or self.lm or dspy.settings.lm for lm in own]
+        lms = [lm or default for lm in own]
         named = ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None))
         return _Run(settings, typed, asking, named, gate)
 
@@ -306,29 +340,30 @@ class Scorer:
         refused = run.gate.begin()
         if refused is not None:
             return refused
+        ENDING.set(run.gate.ending)
         outcome = self._attempt(job, run)
         run.gate.spent(outcome.usage)
         return outcome
 
     def _attempt(self, job: Job[Any], run: _Run) -> Outcome:
         # An empty reply would come out of the cache again.
-        program = uncached(job.program) if run.again and job.key in run.silent else job.program
+        program = uncached(job.program) if job.key in run.hushed else job.program
         prediction, error, record = run_program(program, job.example, run.settings)
         usage = record.usage
-        if not run.again and isinstance(error, AdapterParseError) and says_nothing(record):
-            # An endpoint in trouble may send nothing; a prompt to which nothing can be said gets nothing twice.
+        if not run.last and isinstance(error, AdapterParseError) and says_nothing(record):
+            # An endpoint in trouble may send nothing; a prompt to which nothing can be said gets nothing again.
             run.reached = run.reached or record.paid > 0
             return Outcome("error", usage=usage, error=_SILENT)
         try:
             run.reached = run.reached or record.paid > 0  # A reply from the cache proves no connection.
             if error is not None and not isinstance(error, AdapterParseError):
-                return Outcome("error", usage=usage, error=self._world_error(error, run))
+                return Outcome("error", usage=usage, error=self._world_error(error, job, run))
             samples = None
             if error is None and self.objective.confidence == "agreement":
                 samples, failure, more = self._ask_again(job, prediction, run)
                 usage = usage + more
                 if failure is not None:
-                    return Outcome("error", usage=usage, error=self._world_error(failure, run))
+                    return Outcome("error", usage=usage, error=self._world_error(failure, job, run))
             outcome = self._judge(job, prediction, error, record, run, samples)
         except Exception as reason:
             # Set before the pool hands out the next pair, so that no further call is paid for.
@@ -353,7 +388,7 @@ class Scorer:
             samples.append(sample if isinstance(sample, dspy.Prediction) else dspy.Prediction())
         return samples, None, usage
 
-    def _world_error(self, error: Exception | None, run: _Run) -> str:
+    def _world_error(self, error: Exception | None, job: Job[Any], run: _Run) -> str:
         """Name an error that is not the prompt's fault; raise one that asking again cannot mend."""
         if isinstance(error, TransferPromptingError):
             raise error
@@ -368,6 +403,9 @@ class Scorer:
                 run.refused += 1
             if run.refused >= _NO_CONNECTION and not run.reached:
                 raise self._unreachable(run, error) from error
+        if isinstance(error, Exception) and is_retryable_lm_error(error):
+            with run.lock:
+                run.passing.add(job.key)
         return f"{type(error).__name__}: {error}"
 
     def _judge(
