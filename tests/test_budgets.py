@@ -159,4 +159,4 @@ def test_plan_and_truth_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert "source phase 220 scorer and 6 reference calls" in planned
     told = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("Spent"))
     assert f"Spent: {spent(result)} scorer calls (planned: at most" in told
-    assert events[-1].kind == "spent" and events[-1].data["spent"].scorer_calls == spent(result)
+    assert events[-1].kind == "spent" and events[-1].spent.scorer_calls == spent(result)

@@ -162,4 +162,4 @@ def test_whoever_watches_is_told_what_is_known(tmp_path: Path) -> None:
     lab.compile(rounds=0)
     paid = lab.paid
     lab.compile(rounds=0, listen=told.append)
-    assert [event.data["outcomes"] for event in told if event.kind == "resume"] == [paid]
+    assert [event.outcomes for event in told if event.kind == "resume"] == [paid]

@@ -2,7 +2,7 @@
 
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.lms.embedded import embedded_lm
-from tp_dspy.optimization.cycle import Event
+from tp_dspy.optimization.events import Event
 from tp_dspy.optimization.stopping import (
     AllOf,
     Patience,

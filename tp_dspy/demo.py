@@ -14,7 +14,7 @@ import dspy
 from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError
 from tp_dspy.lms.adapter import InstructionAdapter, Position
 from tp_dspy.lms.embedded import embedded_lm
-from tp_dspy.optimization.cycle import Event, Listener
+from tp_dspy.optimization.events import Event, Listener, OutcomeArrived, PhaseBegan, StepBegan
 from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.scoring.comparison import Comparison
 from tp_dspy.scoring.evaluation import Evaluation
@@ -243,19 +243,20 @@ class Demo:
             for text, program in zip(texts, programs, strict=True)
             for index, example in enumerate(examples)
         ]
-        self._tell("phase", candidates=len(texts), total=len(jobs))
+        self._tell(PhaseBegan("test", len(texts), 0))
+        self._tell(StepBegan("test", len(jobs)))
         outcomes: dict[tuple[str, int], Outcome] = {}
         for key, outcome in scorer.score(jobs):
             outcomes[key] = outcome
-            self._tell("outcome", outcome=outcome)
+            self._tell(OutcomeArrived("test", outcome))
         return {
             text: objective.summarize([outcomes[text, index] for index in range(len(examples))], seed=self.seed)
             for text in texts
         }
 
-    def _tell(self, kind: str, **data: Any) -> None:
+    def _tell(self, event: Event) -> None:
         for listener in self.listeners:
-            listener(Event(kind, "test", data))
+            listener(event)
 
 
 def _row(row: Evaluation) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from dspy.teleprompt import Teleprompter
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
 from tp_dspy.lms.pricing import has_price
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
-from tp_dspy.optimization.cycle import Cycle, Event, Listener, PhaseResult
+from tp_dspy.optimization.cycle import Cycle, PhaseResult
+from tp_dspy.optimization.events import Event, Listener, Planned, Resumed, Spending
 from tp_dspy.optimization.interrupts import graceful_interrupt
 from tp_dspy.optimization.ledger import Ledger, sorted_out
 from tp_dspy.optimization.memory import Memory, PlainMemory
@@ -32,7 +33,7 @@ from tp_dspy.optimization.phases import (
 )
 from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, answer_naming, first_population
-from tp_dspy.optimization.racing import PairedBootstrap, Racing
+from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
 from tp_dspy.runs.artifacts import SourcePrompts, TransferResult, plain
@@ -71,8 +72,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
-        racing: The rule that drops candidates while they are scored: by default `PairedBootstrap`; see
-            `tp_dspy.optimization.racing` for `ExpectedGain` and `FullScoring`.
+        racing: The rule that drops candidates while they are scored: by default `ExpectedGain`; see
+            `tp_dspy.optimization.racing` for `PairedBootstrap` and `FullScoring`.
         stop: When to stop: rules that end the search of a phase (`Patience`, `TargetScore`, a function that takes a
             `Progress` and returns why to stop, or None), budgets that the phases share (`ScorerCalls`,
             `ReferenceCalls`, `Tokens`, `Usd`, `Seconds`), and a `StopFile`; see `tp_dspy.optimization.stopping`.
@@ -87,7 +88,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             another folder when that changes. None writes no file.
         seed: Makes the choice of examples and exemplars repeatable.
         verbose: Whether to show progress on a terminal. Elsewhere, and when False, there is only logging.
-        listeners: Called with every `Event`, in the thread that compiles.
+        listeners: Told every event (`tp_dspy.optimization.events`), in the thread that compiles.
 
     Raises:
         ConfigurationError: If an argument has a value that cannot work.
@@ -133,7 +134,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.seed_instructions = seed_instructions
         self.spread_penalty = spread_penalty
         self.temperature = temperature
-        self.racing: Racing = racing if racing is not None else PairedBootstrap()
+        self.racing: Racing = racing if racing is not None else ExpectedGain()
         self.stop = tuple(stop)
         sorted_out(self.stop)
         self.mapping = mapping
@@ -285,10 +286,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             self._watching() as tell,
             self._memory(tell, student, original, examples, extra) as memory,
         ):
-            tell(Event("plan", "", {"plans": plans}))
+            tell(Planned("", plans))
             yield Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
             logger.info(ledger.in_words())
-            tell(Event("spent", "", {"spent": ledger.spent}))
+            tell(Spending("", ledger.spent))
 
     def _lms(self, student: dspy.Module) -> list[dspy.BaseLM]:
         """List the LMs that a compile calls."""
@@ -330,7 +331,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         journal = Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
         if known := len(journal):
             logger.info("%s knows %d outcomes; what is known is not paid for again.", journal.path, known)
-            tell(Event("resume", "", {"outcomes": known}))
+            tell(Resumed("", known))
         return journal
 
     def _plans(

@@ -107,7 +107,7 @@ def compile_on(url: str, run_dir: Path, examples: int) -> tuple[dict[str, Any], 
 
     def hear(event: Event) -> None:
         if event.kind == "outcome":
-            statuses[event.data["outcome"].status] += 1
+            statuses[event.outcome.status] += 1
 
     scorer, reference = (
         dspy.LM(f"openai/{n}", api_base=url, api_key="none", cache=False, timeout=_TIMEOUT) for n in ("s", "r")

@@ -20,7 +20,8 @@ from programs.benchmarks.worlds import World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError, NoUsableProposalWarning, ScoringFailedError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
-from tp_dspy.optimization.cycle import Cycle, Event, Listener, Panel, PhaseResult, fingerprint
+from tp_dspy.optimization.cycle import Cycle, Panel, PhaseResult, fingerprint
+from tp_dspy.optimization.events import Decided, Event, Listener, Spending
 from tp_dspy.optimization.memory import PlainMemory
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import FullScoring
@@ -81,7 +82,7 @@ class Lab:
             return self.cycle.run("source", population, **{**kwargs, **changes})
 
     def kinds(self) -> list[str]:
-        return [event.kind for event in self.events if event.kind not in ("outcome", "scored")]
+        return [event.kind for event in self.events if event.kind not in ("outcome", "scored", "decision", "spent")]
 
 
 def text(scored: ScoredCandidate) -> str:
@@ -220,7 +221,7 @@ def test_a_race_drops_early_and_compares_on_equal_examples() -> None:
         met = 12 if scored.candidate in result.dropped else 24
         assert sum(metrics.n for metrics in scored.by_task.values()) == met
         assert known[scored.candidate.id] == (24 if scored.candidate == OWN else met)  # the original is a finalist
-    told = {e.data["scored"].candidate for e in lab.events if e.kind == "scored" and e.data["dropped"]}
+    told = {e.scored.candidate for e in lab.events if e.kind == "scored" and e.dropped}
     assert told == set(result.dropped)
     assert not set(result.dropped) & {s.candidate for s in result.ranked if s.candidate != OWN}
 
@@ -350,11 +351,23 @@ def test_events_come_in_order() -> None:
     lab = Lab()
     result = lab.run()
     assert lab.kinds() == ["phase", "step", "proposals", "step", "proposals", "step", "selection", "step", "end"]
-    totals = sum(event.data["total"] for event in lab.events if event.kind == "step")
+    totals = sum(event.total for event in lab.events if event.kind == "step")
     assert totals == sum(event.kind == "outcome" for event in lab.events) == lab.cycle.ledger.spent.scorer_calls
-    told = [e.data["scored"] for e in lab.events if e.kind == "scored"]
+    told = [e.scored for e in lab.events if e.kind == "scored"]
     assert [(s.candidate, s.score) for s in told] == [(s.candidate, s.score) for s in result.history]
-    assert lab.events[-1].data["best"] == result.best and {event.phase for event in lab.events} == {"source"}
+    assert lab.events[-1].best == result.best and {event.phase for event in lab.events} == {"source"}
+
+
+def test_decisions_of_the_race_and_what_was_spent_are_told() -> None:
+    lab = Lab(World(5), racing=Halving(drop=OWN))
+    result = lab.run(rounds=1)
+    decided = [event for event in lab.events if isinstance(event, Decided)]
+    assert decided[0].share == 0.5 and list(decided[0].dropped) == [OWN] and OWN not in decided[0].kept
+    assert {c for event in decided for c in event.dropped} == set(result.dropped)
+    spent = [event.spent for event in lab.events if isinstance(event, Spending)]
+    assert len(spent) == 3  # after the first population, the round, and the choice
+    assert [s.scorer_calls for s in spent] == sorted(s.scorer_calls for s in spent)
+    assert spent[-1].scorer_calls == result.scorer_usage.calls and spent[-1].tokens > 0
 
 
 def interrupt_at(kind: str, nth: int) -> Listener:

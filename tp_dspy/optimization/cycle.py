@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
 
 import dspy
 
 from tp_dspy.errors import NoUsableProposalWarning
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
+from tp_dspy.optimization.events import (
+    CandidateScored,
+    Decided,
+    Event,
+    Listener,
+    OutcomeArrived,
+    PhaseBegan,
+    PhaseEnded,
+    Proposed,
+    SelectionBegan,
+    Spending,
+    StepBegan,
+)
 from tp_dspy.optimization.history import History
 from tp_dspy.optimization.ledger import INTERRUPTED, Ledger
 from tp_dspy.optimization.memory import Memory, Pair
@@ -27,29 +39,9 @@ from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["Cycle", "Event", "Listener", "Panel", "PhaseResult", "fingerprint"]
+__all__ = ["Cycle", "Panel", "PhaseResult", "fingerprint"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a phase, for whoever shows or records it.
-
-    Attributes:
-        kind: ``resume`` (`outcomes` are known from a journal), ``plan``, ``phase`` (begins), ``step`` (of scoring;
-            `total` pairs), ``outcome``, ``scored``, ``proposals``, ``selection`` (begins), ``end``, ``spent`` (at the
-            very end; a `Spent`).
-        phase: "source" or "target"; empty for what concerns both.
-        data: What belongs to the kind: for ``scored`` the candidate, and whether the race dropped it.
-    """
-
-    kind: str
-    phase: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -150,7 +142,7 @@ class Cycle:
         worth = PhaseScore(self.scorer.objective, self.spread_penalty)
         run = _Phase(self, phase, population[0], search, selection, proposer, prior, panels, worth)
         try:
-            run.tell("phase", candidates=len(population), rounds=rounds)
+            self.listener(PhaseBegan(phase, len(population), rounds))
             if rounds and not self.met:
                 # A wrong key or name is to show before the scorer is paid for a whole population.
                 proposer.check()
@@ -167,7 +159,8 @@ class Cycle:
         if self.ledger.halted is not None:
             logger.warning("The %s phase was halted (%s); ending with the best so far.", phase, self.ledger.halted)
             run.stopped = self.ledger.halted
-        run.tell("end", stopped=run.stopped, best=ranked[0])
+        run.tell_spent()
+        self.listener(PhaseEnded(phase, run.stopped, ranked[0]))
         return run.result(ranked)
 
 
@@ -205,8 +198,11 @@ class _Phase:
             interaction=self.history.interaction(),
         )
 
-    def tell(self, kind: str, **data: Any) -> None:
-        self.cycle.listener(Event(kind, self.name, data))
+    def tell(self, event: Event) -> None:
+        self.cycle.listener(event)
+
+    def tell_spent(self) -> None:
+        self.tell(Spending(self.name, self.cycle.ledger.spent))
 
     def find(
         self, population: Sequence[Candidate], rounds: int, count: int, stop: Sequence[StopRule], finalists: int
@@ -234,23 +230,25 @@ class _Phase:
             rule=self.cycle.racing,
             worth=self.worth,
             outcomes=self.outcomes,
+            decides=lambda share, kept, out: self.tell(Decided(self.name, share, kept, out)),
             incumbents=[scored.candidate for scored in self.history.complete()[:finalists]],
         )
         self.dropped += [standing.candidate for standing in dropped]
         # All are recorded before anybody is told: a listener may be interrupted, and then nothing paid for is lost.
         for scored in self.history.record(reached, dropped, round):
-            self.tell("scored", scored=scored, dropped=scored.candidate in self.dropped)
+            self.tell(CandidateScored(self.name, scored, scored.candidate in self.dropped))
         if halted is not None:
             raise HaltedError(halted)
+        self.tell_spent()
 
     def outcomes(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Have candidates scored on a panel; what is known already is not scored again."""
         return self.panels.standings(
             candidates,
             panel,
-            begins=lambda total: self.tell("step", total=total),
+            begins=lambda total: self.tell(StepBegan(self.name, total)),
             counts=self.count,
-            arrives=lambda outcome: self.tell("outcome", outcome=outcome),
+            arrives=lambda outcome: self.tell(OutcomeArrived(self.name, outcome)),
         )
 
     def count(self, outcome: Outcome) -> None:
@@ -278,7 +276,7 @@ class _Phase:
             self.proposals += proposals
             made = dict.fromkeys(proposal.candidate for proposal in proposals if proposal.candidate is not None)
             new = [candidate for candidate in made if candidate not in self.history]
-            self.tell("proposals", round=round, usable=len(new), asked=len(proposals))
+            self.tell(Proposed(self.name, round, len(new), len(proposals)))
             usable += len(new)
             if new:
                 self.score(new, round, finalists)
@@ -320,7 +318,7 @@ class _Phase:
             finalists = self.affordable_finalists(finalists)
         candidates = list(dict.fromkeys([self.original, *(scored.candidate for scored in best[:finalists])]))
         if self.selection is not None:
-            self.tell("selection", candidates=len(candidates))
+            self.tell(SelectionBegan(self.name, len(candidates)))
         panel = self.search if self.selection is None else self.selection
         standings = on_common_examples(self.outcomes(candidates, panel))
         return choose(standings, self.history, self.worth, fresh=self.selection is not None)

@@ -257,6 +257,7 @@ def race(
     worth: PhaseScore,
     outcomes: Callable[[Sequence[Candidate], Panel], Sequence[Standing]],
     incumbents: Sequence[Candidate] = (),
+    decides: Callable[[float, Sequence[Candidate], Sequence[Candidate]], None] = lambda share, kept, dropped: None,
 ) -> tuple[list[Standing], list[Standing], str | None]:
     """Run a race.
 
@@ -267,6 +268,8 @@ def race(
         worth: How outcomes make a score.
         outcomes: Has candidates scored on a panel; what is known already costs nothing.
         incumbents: The best of earlier races on the same panel.
+        decides: Told, after each step but the last, the share of the examples that were met, who of the candidates goes
+            on, and who does not.
 
     Returns:
         The standings of those that reached the end; of those that did not, with fewer outcomes: dropped by the rule, or
@@ -294,8 +297,10 @@ def race(
             raise ConfigurationError(
                 f"{type(rule).__name__}.survivors kept none of {len(standings)} candidates; expected at least one."
             )
-        dropped += [standing for standing in own if standing.candidate not in kept]
+        out = [standing for standing in own if standing.candidate not in kept]
+        dropped += out
         alive = [candidate for candidate in alive if candidate in kept]
+        decides(share, alive, [standing.candidate for standing in out])
         if not alive:
             break
     return [], dropped, None

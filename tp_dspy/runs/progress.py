@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from tp_dspy.optimization.events import (
+    CandidateScored,
+    Decided,
+    Event,
+    OutcomeArrived,
+    PhaseBegan,
+    PhaseEnded,
+    Planned,
+    Proposed,
+    Resumed,
+    SelectionBegan,
+    Spending,
+    StepBegan,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
-
-    from tp_dspy.optimization.cycle import Event
 
 __all__ = ["LiveProgress"]
 
@@ -57,23 +71,27 @@ class LiveProgress:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        if event.kind == "plan":
-            self._plans = {plan.phase: plan.scorer_calls for plan in event.data["plans"]}
+        if isinstance(event, Planned):
+            self._plans = {plan.phase: plan.scorer_calls for plan in event.plans}
             return
-        if event.kind == "resume":
-            self._console.print(f"The journal knows {event.data['outcomes']} outcomes; none is paid for again.")
+        if isinstance(event, Resumed):
+            self._console.print(f"The journal knows {event.outcomes} outcomes; none is paid for again.")
             return
-        bar = self._bar(event.phase, event.data.get("total"))
-        if event.kind == "outcome":
+        if not event.phase or isinstance(event, Spending | Decided):
+            return
+        bar = self._bar(event.phase)
+        if isinstance(event, StepBegan) and event.phase not in self._plans:
+            self._progress.update(bar, total=event.total)
+        elif isinstance(event, OutcomeArrived):
             self._progress.advance(bar)
             self._say_now_and_then(event.phase, bar)
-        elif event.kind == "scored" and not event.data["dropped"]:
-            score = event.data["scored"].score
+        elif isinstance(event, CandidateScored) and not event.dropped:
+            score = event.scored.score
             self._best[event.phase] = max(score, self._best.get(event.phase, score))
         if note := self._note(event):
             self._progress.update(bar, note=note)
             self._say(event.phase, note)
-        if event.kind == "end":
+        if isinstance(event, PhaseEnded):
             # What was planned is a ceiling: pairs known already are not scored again.
             done = next(task.completed for task in self._progress.tasks if task.id == bar)
             self._progress.update(bar, total=done)
@@ -90,20 +108,21 @@ class LiveProgress:
             task = next(task for task in self._progress.tasks if task.id == bar)
             self._say(phase, f"{task.completed:.0f} of at most {task.total or 0:.0f} scorer calls")
 
-    def _bar(self, phase: str, total: int | None = None) -> TaskID:
+    def _bar(self, phase: str) -> TaskID:
         if phase not in self._bars:
             title = _TITLES.get(phase, phase)
-            self._bars[phase] = self._progress.add_task(title, total=self._plans.get(phase, total), note="")
+            self._bars[phase] = self._progress.add_task(title, total=self._plans.get(phase), note="")
         return self._bars[phase]
 
     def _note(self, event: Event) -> str:
-        data, best = event.data, self._best.get(event.phase)
-        if event.kind == "phase":
-            return f"{data['candidates']} prompts to score"
-        if event.kind == "proposals":
-            return f"best {best:.3f}; round {data['round']}: {data['usable']} of {data['asked']} proposals usable"
-        if event.kind == "selection":
-            return f"best {best:.3f}; choosing among {data['candidates']} finalists"
-        if event.kind == "end":
-            return f"{data['best'].score:.3f} on what it was chosen on; {data['stopped']}"
-        return f"best {best:.3f}" if event.kind == "scored" and self._console.is_terminal else ""
+        # NaN where the first population was halted before anybody had met all examples.
+        best = self._best.get(event.phase, math.nan)
+        if isinstance(event, PhaseBegan):
+            return f"{event.candidates} prompts to score"
+        if isinstance(event, Proposed):
+            return f"best {best:.3f}; round {event.round}: {event.usable} of {event.asked} proposals usable"
+        if isinstance(event, SelectionBegan):
+            return f"best {best:.3f}; choosing among {event.candidates} finalists"
+        if isinstance(event, PhaseEnded):
+            return f"{event.best.score:.3f} on what it was chosen on; {event.stopped}"
+        return f"best {best:.3f}" if isinstance(event, CandidateScored) and self._console.is_terminal else ""

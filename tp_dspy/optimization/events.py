@@ -1,0 +1,150 @@
+"""What happens in a compile, for whoever shows or records it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
+from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.stopping import Spent
+from tp_dspy.scoring.outcomes import Outcome
+
+__all__ = [
+    "CandidateScored",
+    "Decided",
+    "Event",
+    "Listener",
+    "OutcomeArrived",
+    "PhaseBegan",
+    "PhaseEnded",
+    "Planned",
+    "Proposed",
+    "Resumed",
+    "SelectionBegan",
+    "Spending",
+    "StepBegan",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; each kind is a class of its own.
+
+    Attributes:
+        kind: The kind in a word, for those who count or filter.
+        phase: "source" or "target"; empty for what concerns the whole compile.
+    """
+
+    kind: ClassVar[str]
+    phase: str
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """The journal of the run folder knows so many outcomes already."""
+
+    kind: ClassVar[str] = "resume"
+    outcomes: int
+
+
+@dataclass(frozen=True)
+class Planned(Event):
+    """What the phases will cost at most."""
+
+    kind: ClassVar[str] = "plan"
+    plans: Sequence[PhasePlan]
+
+
+@dataclass(frozen=True)
+class PhaseBegan(Event):
+    """A phase begins with so many candidates, and has so many rounds at most."""
+
+    kind: ClassVar[str] = "phase"
+    candidates: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class StepBegan(Event):
+    """A step of scoring begins, with so many pairs that are new to this compile."""
+
+    kind: ClassVar[str] = "step"
+    total: int
+
+
+@dataclass(frozen=True)
+class OutcomeArrived(Event):
+    """A pair of candidate and example was scored, or is known from an earlier try of this compile."""
+
+    kind: ClassVar[str] = "outcome"
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Decided(Event):
+    """The race let some candidates go on, and dropped others.
+
+    Attributes:
+        share: The share of the examples that they have met, in (0, 1).
+        kept: Those that go on.
+        dropped: Those that do not.
+    """
+
+    kind: ClassVar[str] = "decision"
+    share: float
+    kept: Sequence[Candidate]
+    dropped: Sequence[Candidate]
+
+
+@dataclass(frozen=True)
+class CandidateScored(Event):
+    """A candidate joined the history; `dropped` if not on all examples."""
+
+    kind: ClassVar[str] = "scored"
+    scored: ScoredCandidate
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class Proposed(Event):
+    """The reference LM was asked for so many candidates, and so many of its replies can be used."""
+
+    kind: ClassVar[str] = "proposals"
+    round: int
+    usable: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class SelectionBegan(Event):
+    """The finalists are being scored on the examples that they are chosen on."""
+
+    kind: ClassVar[str] = "selection"
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Spending(Event):
+    """What has been spent so far; told after the first population, each round and each phase, and at the very end."""
+
+    kind: ClassVar[str] = "spent"
+    spent: Spent
+
+
+@dataclass(frozen=True)
+class PhaseEnded(Event):
+    """A phase ended, why, and with which winner."""
+
+    kind: ClassVar[str] = "end"
+    stopped: str
+    best: ScoredCandidate
+
+
+class Listener(Protocol):
+    """Is told every event as it happens, in the thread that compiles. What it raises ends the compile, resumably."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take in an event."""
+        ...
