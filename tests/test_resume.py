@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
+from dspy.lm15 import ServerError
 
+from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
 from tp_dspy import Event, InstructionAdapter, ObjectiveEvaluator, ScorerCalls, TransferPrompting, TransferResult
-from tp_dspy.errors import JournalError
+from tp_dspy.errors import JournalError, ScoringFailedError
 from tp_dspy.runs.journal import Journal
 
 # One proposal a round: the scripted reference LM tells equal prompts apart by counting, and a count is no part of them.
@@ -53,9 +58,8 @@ class Lab:
             reference_lm=reference,
             scorer_lm=scorer,
             run_dir=self.run_dir,
-            num_threads=1,
             listeners=[hear],
-            **{**EFFORT, **settings},
+            **{"num_threads": 1, **EFFORT, **settings},
         )
         with dspy.context(adapter=InstructionAdapter()):
             try:
@@ -163,3 +167,28 @@ def test_whoever_watches_is_told_what_is_known(tmp_path: Path) -> None:
     paid = lab.paid
     lab.compile(rounds=0, listen=told.append)
     assert [event.outcomes for event in told if event.kind == "resume"] == [paid]
+
+
+def test_an_outage_stops_the_run_and_the_same_call_goes_on_when_it_is_over(tmp_path: Path, unbroken: Any) -> None:
+    lab = Lab(tmp_path)
+    inner, calls, down = lab.world.scorer_lm().scripted, itertools.count(), True
+
+    def rule(prompt: PromptView) -> Any:
+        return ServerError("gone") if next(calls) >= 60 and down else inner.rule(prompt)
+
+    lab.world.scorer_lm = lambda **settings: scripted_lm(rule, **settings)  # type: ignore[method-assign]
+    with pytest.raises(ScoringFailedError, match=r"gone.*make the same call again"):
+        lab.compile()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        (kept,) = database.execute("SELECT count(*) FROM outcomes").fetchone()
+    assert kept == 60  # All that was answered, and nothing of the outage.
+    down = False
+    result, before = comparable(lab.compile()), lab.paid
+    assert result == unbroken[0] and before == unbroken[1] - kept
+
+
+def test_it_compiles_inside_a_running_event_loop_as_notebooks_have_one(unbroken: Any) -> None:
+    async def cell() -> Any:
+        return Lab(None).compile()
+
+    assert comparable(asyncio.run(cell())) == unbroken[0]

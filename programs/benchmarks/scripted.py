@@ -20,7 +20,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import dspy
 from dspy.lm15 import Config, Message, Request, Response, TextPart, TokenLogprob, TopLogprob, Usage
@@ -85,12 +85,14 @@ class Reply:
         logprobs: The reply's tokens; sent only to callers that ask for logprobs, as real LMs do.
         prompt_tokens: Reported usage; None counts the prompt's words.
         completion_tokens: Reported usage; None counts the tokens, or else the words, of the reply.
+        finish_reason: Why it ended: "stop", "length" or "content_filter".
     """
 
     text: str
     logprobs: Sequence[Token] | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    finish_reason: Literal["stop", "length", "content_filter"] = "stop"
 
     @classmethod
     def of(cls, *tokens: Token) -> Reply:
@@ -286,7 +288,7 @@ def _response(prompt: PromptView, reply: Reply) -> Response:
         id=None,
         model=prompt.model,
         message=Message.assistant(reply.text),
-        finish_reason="stop",
+        finish_reason=reply.finish_reason,
         usage=Usage(
             input_tokens=len(prompt.text.split()) if reply.prompt_tokens is None else reply.prompt_tokens,
             output_tokens=words if reply.completion_tokens is None else reply.completion_tokens,

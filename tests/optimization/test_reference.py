@@ -19,7 +19,7 @@ from dspy.lm15 import AuthError, Message, Response, ServerError, Usage
 from programs.benchmarks.scripted import PromptView, Rule, scripted_lm
 from tp_dspy.errors import LMUnavailableError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
-from tp_dspy.optimization.reference import Proposal, Proposer, ReferencePrompt, TaskBrief, _cut_off
+from tp_dspy.optimization.reference import Proposal, Proposer, ReferencePrompt, TaskBrief
 from tp_dspy.scoring.calls import CallRecord
 from tp_dspy.scoring.outcomes import Outcome
 
@@ -331,12 +331,12 @@ def test_a_reply_that_the_token_limit_broke_off_keeps_its_whole_sentences(
 
 def test_the_token_limit_is_seen_through_litellm_and_the_responses_api_too() -> None:
     def seen(response: Any) -> bool:
-        return _cut_off(CallRecord([{"response": response}]))
+        return CallRecord([{"response": response}]).finish_reason == "length"
 
     assert seen(SimpleNamespace(choices=[SimpleNamespace(finish_reason="length")]))
     assert seen({"choices": [{"finish_reason": "length"}]}) and seen(SimpleNamespace(status="incomplete"))
     assert not seen(SimpleNamespace(choices=[SimpleNamespace(finish_reason="stop")]))
-    assert not seen(SimpleNamespace(status="completed")) and not _cut_off(CallRecord())
+    assert not seen(SimpleNamespace(status="completed")) and CallRecord().finish_reason is None
 
 
 def test_ctrl_c_does_not_wait_for_slow_calls() -> None:

@@ -14,9 +14,11 @@ import dspy
 import pytest
 from dspy.lm15 import (
     AuthError,
+    ContextLengthError,
     InvalidRequestError,
     RateLimitError,
     ServerError,
+    TimeoutError,
     TransportError,
     UnsupportedFeatureError,
     UnsupportedModelError,
@@ -426,6 +428,27 @@ def test_an_error_that_passes_leaves_no_trace_but_its_cost():
     (outcome,), engine = run(rule, program=FactsThenAnswer(), max_error_rate=0.0)
     assert (outcome.status, outcome.correct) == ("ok", 1.0)
     assert outcome.usage.calls == 4 and engine.calls == 5
+
+
+KINDS = [
+    (ServerError("overloaded"), "LMServerError", 3),
+    (RateLimitError("slow down", retry_after=0.0), "LMRateLimitError", 3),
+    (TimeoutError("no reply in 60 s"), "LMTimeoutError", 3),
+    (TransportError("connection dropped"), "LMTransportError", 3),
+    (ContextLengthError("too long"), "ContextWindowExceededError", 1),
+    (InvalidRequestError("content policy"), "LMInvalidRequestError", 1),
+    (ValueError("a fault of the engine's"), "LMUnexpectedError", 1),
+    (Reply("", finish_reason="content_filter"), "content filter", 1),
+    (Reply("I cann", finish_reason="content_filter"), "content filter", 1),
+]
+
+
+@pytest.mark.parametrize(("fault", "says", "again"), KINDS)
+def test_whatever_fails_is_no_fault_of_the_prompt(fault, says, again):
+    outcomes, engine = run(lambda prompt: fault if number(prompt) == 3 else "B", 8, max_error_rate=0.5)
+    assert [outcome.status for outcome in outcomes].count("ok") == 7
+    assert outcomes[3].status == "error" and says in outcomes[3].error
+    assert engine.calls == 8 + again  # What cannot pass is tried once more, what can three times.
 
 
 def test_transient_errors_are_no_failure_even_where_none_is_allowed():

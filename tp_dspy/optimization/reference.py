@@ -24,7 +24,7 @@ from tp_dspy.optimization.guards import Guard, cut_back, is_closed, unwrap
 from tp_dspy.optimization.ledger import Ledger
 from tp_dspy.optimization.memory import Answer, Memory, PlainMemory
 from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
-from tp_dspy.scoring.calls import CallRecord, record_calls, unavailable
+from tp_dspy.scoring.calls import record_calls, unavailable
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.throttle import ENDING, troubled
@@ -283,20 +283,7 @@ class Proposer:
                 logger.warning("A call of the reference LM failed: %s: %s", type(error).__name__, error)
         self.ledger.reference.spent(record.usage)
         replies = record.replies()
-        return Answer(replies[-1][0] if replies else "", _cut_off(record), failure, record.usage)
-
-
-def _cut_off(record: CallRecord) -> bool:
-    """Tell whether the token limit ended the last reply, by whichever name the back end gives it."""
-    response = record.history[-1]["response"] if record.history else None
-    # DSPy's own engines; then what litellm returns for chat, and for the Responses API.
-    if _value(response, "finish_reason") == "length" or _value(response, "status") == "incomplete":
-        return True
-    return any(_value(choice, "finish_reason") == "length" for choice in _value(response, "choices") or ())
-
-
-def _value(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+        return Answer(replies[-1][0] if replies else "", record.finish_reason == "length", failure, record.usage)
 
 
 def _by_instruction(history: Sequence[ScoredCandidate], predictor: str) -> list[tuple[str, float]]:

@@ -93,6 +93,18 @@ class CallRecord:
         usd = sum(cost for cost in costs if cost is not None) if known else None
         return Usage(self.paid, cached, self.prompt_tokens, self.completion_tokens, usd)
 
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the last reply ended, by DSPy's names: "stop", "length", "content_filter" ...; None where nobody says."""
+        response = self.history[-1]["response"] if self.history else None
+        # DSPy's own engines; then what litellm returns for the Responses API, and for chat.
+        if (reason := _value(response, "finish_reason")) is not None:
+            return str(reason)
+        if _value(response, "status") == "incomplete":
+            return "length"
+        reasons = [_value(choice, "finish_reason") for choice in _value(response, "choices") or ()]
+        return next((str(reason) for reason in reasons if reason is not None), None)
+
     def replies(self) -> list[tuple[str, Any]]:
         """List the raw replies with their log-probabilities (None where there are none), in order."""
         return [(reply.text, reply.logprobs) for reply in self.history.replies]
@@ -180,6 +192,10 @@ def unavailable(error: Exception | None) -> LMUnavailableError | None:
         f"The LM cannot be called ({type(error).__name__}: {error}). Check the model's name, the API key and, for a "
         "server of your own, api_base; nothing further was called."
     )
+
+
+def _value(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
 def address(lm: Any) -> str:

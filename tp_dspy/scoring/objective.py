@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tp_dspy.errors import ConfigurationError, DataError, LogprobsUnavailableError
 from tp_dspy.scoring.calibrated import CalibratedProgram, fit_to_outcomes, shared_choices
 from tp_dspy.scoring.calibrators import CalibrationMethod
+from tp_dspy.scoring.callbacks import evaluated
 from tp_dspy.scoring.calls import Reply
 from tp_dspy.scoring.checks import check_examples, check_program
 from tp_dspy.scoring.choices import AllowedAnswers, Choices, TypedChoices
@@ -248,6 +249,8 @@ class ObjectiveEvaluator:
     ) -> Evaluation:
         """Run a program on examples and measure it, with 95 % bootstrap intervals.
 
+        DSPy's callbacks hear of it as of a ``dspy.Evaluate``.
+
         Args:
             program: Any DSPy program with the answer field; a calibrated one is measured with its calibration.
             examples: Examples with inputs set and the expected answer; at least one.
@@ -261,7 +264,12 @@ class ObjectiveEvaluator:
             ProgramError, DataError: As `check` does.
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer does.
         """
-        return self.summarize(self._run(program, examples, lm, num_threads, max_error_rate, verbose), seed=seed)
+
+        def work() -> tuple[list[Outcome], Evaluation]:
+            outcomes = self._run(program, examples, lm, num_threads, max_error_rate, verbose)
+            return outcomes, self.summarize(outcomes, seed=seed)
+
+        return evaluated(program, examples, self, work)
 
     def _run(
         self,

@@ -61,6 +61,7 @@ _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
 # The reply was empty. Asked again it is the prompt's fault; the first time it may be the endpoint's.
 _SILENT = "The reply was empty."
+_FILTERED = "The provider's content filter kept the reply back."
 # How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
 _AGAIN = 3
 _PATIENCE = 120.0
@@ -295,7 +296,8 @@ class Scorer:
         raise ScoringFailedError(
             f"{len(failures)} of {done} scorer calls got no answer, more than max_error_rate="
             f"{self.max_error_rate:g} allows: {_reasons(failures)}. This is not held against any prompt. "
-            "Mend the cause and call again; calls that succeeded are in DSPy's cache."
+            "Mend the cause and make the same call again: what the journal of the run_dir or DSPy's cache knows is not "
+            "paid for again."
         )
 
     def _unreachable(self, run: _Run, reason: object) -> LMUnavailableError:
@@ -350,6 +352,9 @@ class Scorer:
         program = uncached(job.program) if job.key in run.hushed else job.program
         prediction, error, record = run_program(program, job.example, run.settings)
         usage = record.usage
+        if isinstance(error, AdapterParseError) and record.finish_reason == "content_filter":
+            run.reached = True
+            return Outcome("error", usage=usage, error=_FILTERED)
         if not run.last and isinstance(error, AdapterParseError) and says_nothing(record):
             # An endpoint in trouble may send nothing; a prompt to which nothing can be said gets nothing again.
             run.reached = run.reached or record.paid > 0
