@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -157,6 +158,9 @@ def test_plan_and_truth_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None
         result = Lab(None).compile(listen=events.append)
     planned = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("At most"))
     assert "source phase 220 scorer and 6 reference calls" in planned
+    tokens = float(re.search(r"About ([\d,]+) tokens", planned)[1].replace(",", ""))  # type: ignore[index]
+    # A question of a dozen words and what stands around it, 360 times.
+    assert 10 * 360 < tokens < 60 * 360
     told = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("Spent"))
     assert f"Spent: {spent(result)} scorer calls (planned: at most" in told
     assert events[-1].kind == "spent" and events[-1].spent.scorer_calls == spent(result)

@@ -15,7 +15,7 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
-from tp_dspy.lms.pricing import has_price
+from tp_dspy.lms.pricing import price, prompt_tokens
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.cycle import Cycle, PhaseResult
 from tp_dspy.optimization.events import Event, Listener, Planned, Resumed, Spending
@@ -280,7 +280,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.scorer.throttles.check(lms)
         if any(isinstance(budget, Usd) for budget in budgets):
             _check_prices(lms)
-        logger.info(PhasePlan.in_words(plans, self.objective.runs))
+        logger.info(
+            "%s%s", PhasePlan.in_words(plans, self.objective.runs), self._estimate(plans, student, examples, lms)
+        )
         with (
             graceful_interrupt(ledger),
             self._watching() as tell,
@@ -290,6 +292,24 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             yield Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
             logger.info(ledger.in_words())
             tell(Spending("", ledger.spent))
+
+    def _estimate(
+        self,
+        plans: Sequence[PhasePlan],
+        student: dspy.Module,
+        examples: Sequence[dspy.Example],
+        lms: Sequence[dspy.BaseLM],
+    ) -> str:
+        """Say what the plan is in tokens and dollars, as far as that is known."""
+        each = prompt_tokens(student, examples)
+        if each is None:
+            return ""
+        tokens = each * self.objective.runs * sum(plan.scorer_calls for plan in plans)
+        # The last one is the reference LM, whose prompts grow with the history.
+        known = {str(lm.model): price(lm) for lm in lms[:-1]}
+        rates = [rate for rate in known.values() if rate is not None]
+        usd = f" ({tokens * rates[0][0]:.4f} USD)" if len(rates) == len(known) == 1 else ""
+        return f" About {tokens:,.0f} tokens sent by the program{usd}; replies and the reference LM come on top."
 
     def _lms(self, student: dspy.Module) -> list[dspy.BaseLM]:
         """List the LMs that a compile calls."""
@@ -420,7 +440,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
 
 
 def _check_prices(lms: Sequence[dspy.BaseLM]) -> None:
-    unknown = sorted({str(lm.model) for lm in lms if not has_price(lm)})
+    unknown = sorted({str(lm.model) for lm in lms if price(lm) is None})
     if unknown:
         raise ConfigurationError(
             f"A budget in USD was given, and DSPy knows no price of {', '.join(unknown)}. Limit Tokens, ScorerCalls or "
