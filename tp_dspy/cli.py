@@ -117,7 +117,7 @@ def _run(runner: Demo, console: object) -> DemoReport:
     tasks, target = runner.load()
     console.print(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")
     console.print(f"Scorer LM: {runner.scorer_lm.model}. Reference LM: {runner.reference_lm.model}.")
-    with LiveProgress(Console(stderr=True)) as live:
+    with LiveProgress(Console(stderr=True), summary=False) as live:
         runner.listeners = [live]
         return runner.run(tasks, target)
 

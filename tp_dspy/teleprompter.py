@@ -290,8 +290,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         ):
             tell(Planned("", plans))
             yield Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
-            logger.info(ledger.in_words())
-            tell(Spending("", ledger.spent))
+            spent = ledger.spent
+            logger.info(PhasePlan.beside(plans, spent))
+            tell(Spending("", spent))
 
     def _estimate(
         self,

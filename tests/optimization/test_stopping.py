@@ -222,7 +222,7 @@ def test_plan_and_truth_are_compared() -> None:
     ledger = Ledger([SOURCE, TARGET])
     ledger.scorer.begin()
     ledger.scorer.spent(Usage(1, 0, 1000, 234, 0.5))
-    words = ledger.in_words()
+    words = PhasePlan.beside(ledger.plans, ledger.spent)
     assert "1 scorer calls (planned: at most 580), 0 reference calls (planned: 16), 1,234 tokens, 0.5000 USD" in words
     ledger.add(Usage(1, usd=None))
-    assert "price unknown" in ledger.in_words()
+    assert "price unknown" in PhasePlan.beside(ledger.plans, ledger.spent)

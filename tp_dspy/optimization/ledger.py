@@ -221,16 +221,6 @@ class Ledger:
                     least,
                 )
 
-    def in_words(self) -> str:
-        """Compare what was spent with the plan, in one line."""
-        spent = self.spent
-        planned = [sum(plan.scorer_calls for plan in self.plans), sum(plan.reference_calls for plan in self.plans)]
-        usd = "price unknown" if spent.usd is None else f"{spent.usd:.4f} USD"
-        return (
-            f"Spent: {spent.scorer_calls} scorer calls (planned: at most {planned[0]}), {spent.reference_calls} "
-            f"reference calls (planned: {planned[1]}), {spent.tokens:,} tokens, {usd}, {spent.seconds:.0f} s."
-        )
-
 
 @dataclass(frozen=True)
 class _Gate:

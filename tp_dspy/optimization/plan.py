@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Panel
+from tp_dspy.optimization.stopping import Spent
 
 __all__ = ["PRESETS", "Effort", "PhasePlan", "effort"]
 
@@ -86,6 +87,16 @@ class PhasePlan:
         held = sum(map(len, selection.values())) if selection else 0
         asked = work.rounds * work.proposals
         return cls(phase, population * pairs, asked * pairs, (1 + work.top_k) * held, asked)
+
+    @staticmethod
+    def beside(plans: Sequence[PhasePlan], spent: Spent) -> str:
+        """Compare what was spent with the plan, in one line."""
+        planned = [sum(plan.scorer_calls for plan in plans), sum(plan.reference_calls for plan in plans)]
+        usd = "price unknown" if spent.usd is None else f"{spent.usd:.4f} USD"
+        return (
+            f"Spent: {spent.scorer_calls} scorer calls (planned: at most {planned[0]}), {spent.reference_calls} "
+            f"reference calls (planned: {planned[1]}), {spent.tokens:,} tokens, {usd}, {spent.seconds:.0f} s."
+        )
 
     @staticmethod
     def in_words(plans: Sequence[PhasePlan], runs: int = 1) -> str:

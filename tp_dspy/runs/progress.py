@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +22,7 @@ from tp_dspy.optimization.events import (
     Spending,
     StepBegan,
 )
+from tp_dspy.optimization.plan import PhasePlan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,9 +40,10 @@ class LiveProgress:
 
     Args:
         console: Where to draw; by default standard error.
+        summary: Whether to say what is planned, and what was spent in the end.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, summary: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -57,6 +60,8 @@ class LiveProgress:
         self._bars: dict[str, TaskID] = {}
         self._best: dict[str, float] = {}
         self._plans: dict[str, int] = {}
+        self._planned: Sequence[PhasePlan] = ()
+        self._summary = summary
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
@@ -72,12 +77,19 @@ class LiveProgress:
     def __call__(self, event: Event) -> None:
         """Take in an event."""
         if isinstance(event, Planned):
+            self._planned = event.plans
             self._plans = {plan.phase: plan.scorer_calls for plan in event.plans}
+            if self._summary:
+                self._console.print(PhasePlan.in_words(event.plans))
+            return
+        if isinstance(event, Spending):
+            if not event.phase and self._summary:
+                self._console.print(PhasePlan.beside(self._planned, event.spent))
             return
         if isinstance(event, Resumed):
             self._console.print(f"The journal knows {event.outcomes} outcomes; none is paid for again.")
             return
-        if not event.phase or isinstance(event, Spending | Decided):
+        if not event.phase or isinstance(event, Decided):
             return
         bar = self._bar(event.phase)
         if isinstance(event, StepBegan) and event.phase not in self._plans:
