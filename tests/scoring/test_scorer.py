@@ -472,6 +472,11 @@ def test_too_many_errors_stop_the_run_with_counts_and_reasons():
         run(rule, 15)
 
 
+def test_a_dozen_that_always_fail_among_many_are_no_outage():
+    outcomes, _ = run(lambda prompt: ServerError("gone") if number(prompt) % 15 == 7 else "B", 200, max_error_rate=0.1)
+    assert Counter(outcome.status for outcome in outcomes) == {"ok": 187, "error": 13}
+
+
 def test_an_outage_is_not_paid_for_to_the_end():
     lm = scripted_lm(lambda prompt: ServerError("down") if number(prompt) >= 4 else "B", latency=0.001)
     with pytest.raises(ScoringFailedError, match="down"):
