@@ -81,7 +81,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         num_threads: Concurrent calls; by default DSPy's setting.
         limits: What the endpoints may be asked for, `Limits` for each of them or by model name. Under 429 fewer calls
             are made at once in any case.
-        max_error_rate: Share of scorer calls, in [0, 1], that may get no answer.
+        max_error_rate: Share of the scorer calls so far, in [0, 1], that may get no answer. Above it the compile stops
+            with `ScoringFailedError`; with a `run_dir` the same call goes on later.
         run_dir: Where source prompts, the result and the compiled program are written, and a journal of everything
             that was paid for: the same call with the same folder goes on where the last one ended, however it did, and
             another call uses what it can. What a program reads from elsewhere (a corpus, a tool) is not seen: use

@@ -35,7 +35,7 @@ from programs.benchmarks.worlds import World
 from tp_dspy import Event, InstructionAdapter, ObjectiveEvaluator, TransferPrompting
 
 KINDS = ("429", "500", "hang", "reset", "truncated", "empty")
-_TIMEOUT = 1.0
+_TIMEOUT = 0.5
 
 
 class Weather:
@@ -115,7 +115,7 @@ def compile_on(url: str, run_dir: Path, examples: int) -> tuple[dict[str, Any], 
     began = time.monotonic()
     with dspy.context(adapter=InstructionAdapter()):
         TransferPrompting(
-            ObjectiveEvaluator(), reference_lm=reference, scorer_lm=scorer, rounds=3, proposals=1, examples=examples,
+            ObjectiveEvaluator(), reference_lm=reference, scorer_lm=scorer, rounds=2, proposals=1, examples=examples,
             seed_instructions=["Answer only calmly."], num_threads=16, run_dir=run_dir, verbose=False, listeners=[hear],
         ).compile(
             dspy.Predict(dspy.Signature("question -> answer", "Answer.")),
@@ -136,7 +136,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=0.3, help="share of requests that fail (default 0.3)")
-    parser.add_argument("--examples", type=int, default=8, help="examples per task and panel (default 8)")
+    parser.add_argument("--examples", type=int, default=6, help="examples per task and panel (default 6)")
     parser.add_argument("--latency", type=float, default=0.05, help="median seconds of a reply (default 0.05)")
     parser.add_argument("--seed", type=int, default=0, help="of the faults (default 0)")
     args = parser.parse_args()

@@ -308,7 +308,7 @@ def test_a_sample_that_gets_no_answer_is_the_worlds_fault():
     objective = ObjectiveEvaluator(confidence="agreement", samples=2)
     outcomes, _ = run(rule, 3, objective=objective, max_error_rate=0.5)
     assert [outcome.status for outcome in outcomes] == ["error", "ok", "ok"]
-    assert outcomes[0].usage.calls == 4  # Its first answer was paid for, each time that it was tried.
+    assert outcomes[0].usage.calls == 6  # Its first answer was paid for, each time that it was tried.
 
 
 def test_of_a_program_with_steps_every_step_is_asked_again():
@@ -412,7 +412,7 @@ def test_unparsed_and_error_are_kept_apart():
     assert [outcome.status for outcome in outcomes] == ["ok", "unparsed", "error"]
     assert outcomes[1].reply == "I would rather not say." and outcomes[1].usage.calls == 1
     assert "LMServerError" in outcomes[2].error and "out of memory" in outcomes[2].error
-    assert engine.calls == 6  # The error was tried three times more, the others were not.
+    assert engine.calls == 8  # The error was tried five times more, the others were not.
 
 
 def test_an_error_that_passes_leaves_no_trace_but_its_cost():
@@ -431,10 +431,10 @@ def test_an_error_that_passes_leaves_no_trace_but_its_cost():
 
 
 KINDS = [
-    (ServerError("overloaded"), "LMServerError", 3),
-    (RateLimitError("slow down", retry_after=0.0), "LMRateLimitError", 3),
-    (TimeoutError("no reply in 60 s"), "LMTimeoutError", 3),
-    (TransportError("connection dropped"), "LMTransportError", 3),
+    (ServerError("overloaded"), "LMServerError", 5),
+    (RateLimitError("slow down", retry_after=0.0), "LMRateLimitError", 5),
+    (TimeoutError("no reply in 60 s"), "LMTimeoutError", 5),
+    (TransportError("connection dropped"), "LMTransportError", 5),
     (ContextLengthError("too long"), "ContextWindowExceededError", 1),
     (InvalidRequestError("content policy"), "LMInvalidRequestError", 1),
     (ValueError("a fault of the engine's"), "LMUnexpectedError", 1),
@@ -448,7 +448,7 @@ def test_whatever_fails_is_no_fault_of_the_prompt(fault, says, again):
     outcomes, engine = run(lambda prompt: fault if number(prompt) == 3 else "B", 8, max_error_rate=0.5)
     assert [outcome.status for outcome in outcomes].count("ok") == 7
     assert outcomes[3].status == "error" and says in outcomes[3].error
-    assert engine.calls == 8 + again  # What cannot pass is tried once more, what can three times.
+    assert engine.calls == 8 + again  # What cannot pass is tried once more, what can five times.
 
 
 def test_transient_errors_are_no_failure_even_where_none_is_allowed():
@@ -475,6 +475,17 @@ def test_too_many_errors_stop_the_run_with_counts_and_reasons():
 def test_a_dozen_that_always_fail_among_many_are_no_outage():
     outcomes, _ = run(lambda prompt: ServerError("gone") if number(prompt) % 15 == 7 else "B", 200, max_error_rate=0.1)
     assert Counter(outcome.status for outcome in outcomes) == {"ok": 187, "error": 13}
+
+
+def test_one_failure_in_a_small_step_of_a_long_run_stops_nothing():
+    lm = scripted_lm(lambda prompt: ServerError("gone") if number(prompt) == 1 else "B")
+    scorer = Scorer(PLAIN, lm=lm, num_threads=2)
+    jobs = [Job(n, scorer.prepare(dspy.Predict(Lettered)), example) for n, example in enumerate(examples(2))]
+    with pytest.raises(ScoringFailedError, match="1 of 2 scorer calls"):
+        list(scorer.score(jobs))
+    assert dict(scorer.score(jobs, before=(100, 3)))[1].status == "error"
+    with pytest.raises(ScoringFailedError, match="11 of 102 scorer calls"):
+        list(scorer.score(jobs, before=(100, 10)))
 
 
 def test_an_outage_is_not_paid_for_to_the_end():

@@ -99,7 +99,8 @@ class PanelScorer:
             counts(self._known(pair))
             arrives(self._known(pair))
         # Closed at once when something breaks it off, while the memory still takes what was paid for.
-        with contextlib.closing(self.scorer.score(jobs, late=keep, gate=self.ledger.scorer)) as scored:
+        before = len(self.met), len(self.failed)
+        with contextlib.closing(self.scorer.score(jobs, late=keep, gate=self.ledger.scorer, before=before)) as scored:
             for pair, outcome in scored:
                 # Before anybody is told: what was heard of is not lost, whatever comes.
                 keep(pair, outcome)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _SHOWN = 20
 _FAILED = "the call failed"
 # How often what failed or came back empty is asked for again, at most.
-_AGAIN = 3
+_AGAIN = 5
 _ERROR_CHARS = 200
 
 

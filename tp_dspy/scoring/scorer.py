@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +40,7 @@ Key = TypeVar("Key", bound=Hashable)
 _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
 # How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
-_AGAIN = 3
+_AGAIN = 5
 _PATIENCE = 120.0
 
 
@@ -123,17 +125,20 @@ class Scorer:
         *,
         late: Callable[[Key, Outcome], None] | None = None,
         gate: Gate | None = None,
+        before: tuple[int, int] = (0, 0),
     ) -> Generator[tuple[Key, Outcome], None, None]:
         """Score pairs; yields key and outcome of each as it is known.
 
         A pair that ends in an error, or to which the reply was empty, is tried once more after the others; where the
-        endpoint fails for reasons that may pass, up to three times. What is yielded is its last outcome, with the usage
+        endpoint fails for reasons that may pass, up to five times. What is yielded is its last outcome, with the usage
         of all.
 
         Args:
             jobs: The pairs.
             late: Told, when the iteration is broken off, what had been paid for by then and was not yielded.
             gate: Asked before each pair whether it may begin.
+            before: Pairs that were scored earlier in the same run, and how many of them got no answer: `max_error_rate`
+                is a share of all, as one call that fails is half of a step of two.
 
         Raises:
             ConfigurationError: If two jobs have one key.
@@ -181,9 +186,14 @@ class Scorer:
             if again == 0:
                 began = time.monotonic()
                 logger.info("%d of %d pairs got no answer (%s); trying again.", len(lost), len(jobs), _reasons(lost))
+            if self.throttles.failures and any(outcome.error == SILENT for outcome in lost.values()):
+                # What failed has been backed off from already; what was empty has not.
+                ending = run.gate.ending if run.gate is not None else threading.Event()
+                ending.wait(random.uniform(0.25, 0.5) * 2**again)
             todo = [job for job in jobs if job.key in lost]
-        if len(failures) > self.max_error_rate * len(jobs):
-            raise self._failed(failures, len(jobs), run)
+        pairs, failed = before
+        if failures and failed + len(failures) > self.max_error_rate * (pairs + len(jobs)):
+            raise self._failed(failures, len(jobs), run, before)
 
     def _begin(self, jobs: Sequence[Job[Key]], gate: Gate | None) -> Run:
         settings: dict[str, Any] = {"adapter": without_fallback(dspy.settings.adapter)}
@@ -200,11 +210,13 @@ class Scorer:
         named = ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None))
         return Run(settings, typed, asking, named, gate)
 
-    def _failed(self, failures: Mapping[Any, Outcome], done: int, run: Run) -> Exception:
+    def _failed(
+        self, failures: Mapping[Any, Outcome], done: int, run: Run, before: tuple[int, int] = (0, 0)
+    ) -> Exception:
         if run.refused and not run.reached:
             return run.unreachable(_reasons(failures))
         return ScoringFailedError(
-            f"{len(failures)} of {done} scorer calls got no answer, more than max_error_rate="
+            f"{len(failures) + before[1]} of {done + before[0]} scorer calls got no answer, more than max_error_rate="
             f"{self.max_error_rate:g} allows: {_reasons(failures)}. This is not held against any prompt. "
             "Mend the cause and make the same call again: what the journal of the run_dir or DSPy's cache knows is not "
             "paid for again."
