@@ -598,3 +598,27 @@ def test_an_empty_reply_is_asked_for_once_more():
     outcomes, engine = run(rule, 3, threads=1, cache=True)
     assert [outcome.status for outcome in outcomes] == ["ok", "ok", "unparsed"]
     assert [outcome.usage.calls for outcome in outcomes] == [1, 2, 2] and engine.calls == 5
+
+
+class Hangup(BaseHTTPRequestHandler):
+    """Takes every connection, and breaks it off."""
+
+    def do_POST(self):
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_server_that_breaks_off_is_not_one_that_is_not_there():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hangup)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        lm = dspy.LM("openai/x", api_base=url, api_key="none", cache=False, num_retries=0)
+        with pytest.raises(ScoringFailedError, match="LMTransportError"):
+            Scorer(PLAIN, lm=lm, num_threads=2).outcomes(dspy.Predict(Lettered), examples(30))
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import LMTransportError
 
 from tp_dspy.errors import LMUnavailableError
 from tp_dspy.lms.answers import normalized
@@ -24,7 +23,7 @@ from tp_dspy.optimization.guards import Guard, cut_back, is_closed, unwrap
 from tp_dspy.optimization.ledger import Ledger
 from tp_dspy.optimization.memory import Answer, Memory, PlainMemory
 from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
-from tp_dspy.scoring.calls import record_calls, unavailable
+from tp_dspy.scoring.calls import nobody_listens, record_calls, unavailable
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.throttle import ENDING, troubled
@@ -274,7 +273,7 @@ class Proposer:
                 hopeless = unavailable(error)
                 if hopeless is not None:
                     raise hopeless from error
-                if checking and isinstance(error, LMTransportError):
+                if checking and nobody_listens(error):
                     raise LMUnavailableError(
                         f"The reference LM cannot be reached ({error}). Check that its server runs, and api_base."
                     ) from error

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError, LMTransportError, is_retryable_lm_error
+from dspy.utils.exceptions import AdapterParseError, is_retryable_lm_error
 
 from tp_dspy.errors import LMUnavailableError, LogprobsUnavailableError, ProgramError, TransferPromptingError
-from tp_dspy.scoring.calls import CallRecord, Reply, unavailable
+from tp_dspy.scoring.calls import CallRecord, Reply, nobody_listens, unavailable
 from tp_dspy.scoring.gate import Gate
 from tp_dspy.scoring.judge import NO_LOGPROBS
 from tp_dspy.scoring.outcomes import Outcome, Usage
@@ -165,7 +165,7 @@ class Attempts:
         if hopeless is not None:
             raise hopeless from error
         logger.debug("A scorer call failed.", exc_info=error)
-        if isinstance(error, LMTransportError):
+        if nobody_listens(error):
             with run.lock:
                 run.refused += 1
             if run.refused >= _NO_CONNECTION and not run.reached:

@@ -13,6 +13,7 @@ from dspy.utils.exceptions import (
     LMAuthError,
     LMBillingError,
     LMConfigurationError,
+    LMTransportError,
     LMUnsupportedFeatureError,
     LMUnsupportedModelError,
 )
@@ -22,7 +23,7 @@ from tp_dspy.errors import LMUnavailableError
 from tp_dspy.scoring.confidence import find_answer_span
 from tp_dspy.scoring.outcomes import Usage
 
-__all__ = ["CallRecord", "Reply", "address", "calls_so_far", "record_calls", "unavailable"]
+__all__ = ["CallRecord", "Reply", "address", "calls_so_far", "nobody_listens", "record_calls", "unavailable"]
 
 # Asking again cannot help with these: the key, the account, the model's name or the settings are wrong.
 _HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError, LMUnsupportedFeatureError, LMUnsupportedModelError)
@@ -196,6 +197,22 @@ def unavailable(error: Exception | None) -> LMUnavailableError | None:
 
 def _value(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+
+
+def nobody_listens(error: BaseException | None) -> bool:
+    """Whether a call did not even get a connection; one that broke off later found somebody."""
+    if not isinstance(error, LMTransportError):
+        return False
+    reasons: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and len(reasons) < 10:
+        reasons.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    later = ("Read", "Write", "Protocol", "RemoteProtocol")  # As lm15's and httpx's errors are called.
+    return not any(
+        isinstance(reason, ConnectionResetError | BrokenPipeError) or type(reason).__name__.startswith(later)
+        for reason in reasons
+    )
 
 
 def address(lm: Any) -> str:
