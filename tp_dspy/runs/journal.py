@@ -201,7 +201,8 @@ class Journal:
         )
         known = {}
         for example, compile, status, followed, correct, confidence, answer, expected, reply, feedback, *spent in rows:
-            known[example] = Outcome(
+            # One example is met by every candidate.
+            known[sys.intern(example)] = Outcome(
                 status=status,
                 followed=bool(followed),
                 correct=correct,
