@@ -10,10 +10,21 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
 from tests.test_resume import Lab, comparable
-from tp_dspy import Event, ReferenceCalls, ScorerCalls, Seconds, Tokens, TransferResult, Usd
+from tp_dspy import (
+    Event,
+    InstructionAdapter,
+    ObjectiveEvaluator,
+    ReferenceCalls,
+    ScorerCalls,
+    Seconds,
+    Tokens,
+    TransferResult,
+    Usd,
+)
 from tp_dspy.errors import ConfigurationError
 
 
@@ -124,6 +135,10 @@ def test_ctrl_c_waits_for_what_is_under_way_and_twice_stops_now(tmp_path: Path) 
     assert spent(result) == lab.paid  # nothing that was paid for is lost
     with pytest.raises(KeyboardInterrupt):
         lab.compile(listen=press(2, 40))
+    # What comes afterwards in the same thread is not at its end.
+    program = dspy.Predict(dspy.Signature("question -> answer", "Answer."))
+    with dspy.context(lm=lab.world.scorer_lm(), adapter=InstructionAdapter()):
+        assert ObjectiveEvaluator().evaluate(program, lab.target.train).metrics.n == 10
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert comparable(lab.compile()) == unbroken
 

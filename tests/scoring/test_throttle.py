@@ -22,7 +22,7 @@ from tp_dspy.scoring import throttle as module
 from tp_dspy.scoring.calls import record_calls
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.scorer import Scorer
-from tp_dspy.scoring.throttle import ENDING, Throttle, Throttles, troubled
+from tp_dspy.scoring.throttle import Throttle, Throttles, troubled, until
 
 
 def patient_lm(rule: Any, **settings: Any) -> dspy.LM:
@@ -288,16 +288,15 @@ def test_nobody_waits_any_longer_when_it_is_to_end() -> None:
     governed = Throttles(None, 4).govern(slow)
 
     def retry() -> Any:
-        ENDING.set(ending)
         try:
-            return governed("?")
+            with until(ending):
+                return governed("?")
         except Exception as error:
             return error
 
     def queue() -> Any:
-        ENDING.set(ending)
         try:
-            with full.slot():
+            with until(ending), full.slot():
                 return None
         except Exception as error:
             return error

@@ -26,7 +26,7 @@ from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
 from tp_dspy.scoring.calls import nobody_listens, record_calls, unavailable
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
-from tp_dspy.scoring.throttle import ENDING, troubled
+from tp_dspy.scoring.throttle import troubled, until
 
 __all__ = ["Proposal", "Proposer", "ReferencePrompt", "TaskBrief"]
 
@@ -263,10 +263,9 @@ class Proposer:
         refused = None if checking else self.ledger.reference.begin()
         if refused is not None:
             raise HaltedError(refused)
-        ENDING.set(self.ledger.ending)
         failure = None
         settings: dict[str, Any] = {"cache": False} if past_cache else {}
-        with record_calls() as record:
+        with until(self.ledger.ending), record_calls() as record:
             try:
                 self.lm(prompt, temperature=self.temperature, rollout_id=rollout, **settings)
             except Exception as error:

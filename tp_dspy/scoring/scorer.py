@@ -24,7 +24,7 @@ from tp_dspy.scoring.gate import Gate, HaltedError
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.programs import copy_sharing_lms
 from tp_dspy.scoring.running import call_defaults, samplers, without_fallback
-from tp_dspy.scoring.throttle import ENDING, Limits, Throttles
+from tp_dspy.scoring.throttle import Limits, Throttles, until
 
 if TYPE_CHECKING:
     from tp_dspy.scoring.choices import TypedChoices
@@ -254,12 +254,13 @@ class Scorer:
         if run.stop is not None:
             raise run.stop
         if run.gate is None:
-            return Attempts(self.objective).outcome(job, run)
+            with until(None):
+                return Attempts(self.objective).outcome(job, run)
         refused = run.gate.begin()
         if refused is not None:
             return refused
-        ENDING.set(run.gate.ending)
-        outcome = Attempts(self.objective).outcome(job, run)
+        with until(run.gate.ending):
+            outcome = Attempts(self.objective).outcome(job, run)
         run.gate.spent(outcome.usage)
         return outcome
 

@@ -25,12 +25,11 @@ from tp_dspy.errors import ConfigurationError
 from tp_dspy.scoring.calls import address, calls_so_far
 from tp_dspy.scoring.gate import HaltedError
 
-__all__ = ["ENDING", "Limits", "Throttle", "Throttles", "troubled"]
+__all__ = ["Limits", "Throttle", "Throttles", "troubled", "until"]
 
 logger = logging.getLogger(__name__)
 
-ENDING: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("ending", default=None)
-"""Set when what the calling thread works for is to end: then nobody waits for a better moment any longer."""
+_ENDING: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("ending", default=None)
 
 # Seconds before the first retry, twice as many before each further one, and the most.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
@@ -62,6 +61,17 @@ class Limits:
         for name, value in vars(self).items():
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{name} is {value!r}; expected a whole number of at least 1, or None.")
+
+
+@contextlib.contextmanager
+def until(ending: threading.Event | None) -> Iterator[None]:
+    """Make calls of the block wait for a better moment only until this is set; None to wait as long as it takes."""
+    token = _ENDING.set(ending)
+    try:
+        yield
+    finally:
+        # Else the next compile or evaluation of this thread would be at its end before it began.
+        _ENDING.reset(token)
 
 
 class _Bucket:
@@ -130,7 +140,7 @@ class Throttle:
             self._give_back(tokens, request=paid > 0)
 
     def _take(self) -> float:
-        ending = ENDING.get()
+        ending = _ENDING.get()
         with self._free:
             while True:
                 if ending is not None and ending.is_set():
@@ -269,7 +279,7 @@ def _governed(lm: dspy.BaseLM, throttle: Throttle) -> dspy.BaseLM:
 
 
 def _passes(error: BaseException) -> bool:
-    ending = ENDING.get()
+    ending = _ENDING.get()
     return isinstance(error, Exception) and is_retryable_lm_error(error) and not (ending and ending.is_set())
 
 
@@ -288,7 +298,7 @@ def _retry_after(error: BaseException | None) -> float | None:
 
 
 def _sleep(seconds: float) -> None:
-    ending = ENDING.get()
+    ending = _ENDING.get()
     if ending is None:
         time.sleep(seconds)
     else:
