@@ -52,8 +52,10 @@ def ours(price: float) -> Rule:
     """Ours, at a price in points."""
 
     def rule(scores: FloatArray, blocks: int, keep: int) -> BoolArray:
-        share = scores.shape[1] / blocks
-        return worth_going_on(scores.mean(axis=1), block_error(scores), share, keep=keep, price=price / 100)
+        met = scores.shape[1]
+        ahead = [later / blocks for later in range(met + 1, blocks)]
+        error = block_error(scores)
+        return worth_going_on(scores.mean(axis=1), error, met / blocks, keep=keep, price=price / 100, ahead=ahead)
 
     return rule
 
@@ -137,7 +139,7 @@ def _at_least(stay: BoolArray, scores: FloatArray, keep: int) -> BoolArray:
 
 
 RULES: dict[str, tuple[Callable[[Any], Rule], Sequence[Any]]] = {
-    "ours": (ours, (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)),
+    "ours": (ours, (0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0)),
     "pooled": (pooled, (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)),
     "capo": (capo, (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
     "wilcoxon": (wilcoxon, (0.05, 0.1, 0.2, 0.3, 0.4)),
@@ -170,7 +172,10 @@ def play(matrix: FloatArray, rule: Rule, keep: int, level: FloatArray | None = N
             means, told = scores.mean(axis=1), level[alive]
             price = ExpectedGain().price
             told = told + means.mean() - told.mean()
-            stay = worth_going_on(means, block_error(scores), met / blocks, keep=keep, price=price, level=told)
+            ahead = [later / blocks for later in range(met + 1, blocks)]
+            stay = worth_going_on(
+                means, block_error(scores), met / blocks, keep=keep, price=price, level=told, ahead=ahead
+            )
         alive = alive[stay]
         if len(alive) <= keep:
             break

@@ -128,7 +128,8 @@ class ExpectedGain:
     A test asks whether a candidate is worse; what matters is what would be lost without it. A near tie loses nothing,
     however long it cannot be told apart, and one that is far behind may still be worth a few examples. So this rule
     foretells what each candidate will have scored at the end of the panel, and goes on with the first n of them as long
-    as the next one is expected to add more than it costs: `price` times the share of the panel that it has yet to meet.
+    as the next one is expected to add more than it costs: `price` times the share of the panel that it meets until the
+    rule is asked again, at whichever later checkpoint speaks most for it.
 
     A score foretold is what was measured so far, and for the rest what is expected: the score drawn towards those of
     all (empirical Bayes), or towards what a source phase lets expect of the candidate. Chance is that of paired
@@ -173,7 +174,10 @@ class ExpectedGain:
         error = paired_error(np.array([worth.combine(scores_) for scores_, _ in draws]), met)
         chance = np.array([(violations.mean(axis=0) == 0.0).mean() for _, violations in draws])
         level = expected_level(scores, [candidate.prior for candidate in everyone])
-        stay = worth_going_on(scores, error, share, keep=self.keep, price=self.price, level=level, chance=chance)
+        ahead = [later for later in self.checkpoints if later > share]
+        stay = worth_going_on(
+            scores, error, share, keep=self.keep, price=self.price, level=level, chance=chance, ahead=ahead
+        )
         return [candidate for candidate, stays in zip(everyone, stay, strict=True) if stays]
 
 
@@ -204,6 +208,7 @@ def worth_going_on(
     price: float,
     level: FloatArray | None = None,
     chance: FloatArray | None = None,
+    ahead: Sequence[float] = (),
 ) -> BoolArray:
     """Say which candidates promise more than they cost; see `ExpectedGain`.
 
@@ -215,6 +220,8 @@ def worth_going_on(
         price: What a whole panel costs, in score.
         level: What each was expected to score before it was seen; the mean of all by default.
         chance: The chance that each keeps the constraints at the end; 1 by default.
+        ahead: The shares at which this will be asked again, above `share`: whoever is worth its examples up to one of
+            them goes on, as it can be dropped there. The end is always one of them.
 
     Returns:
         True for those that go on, at least `keep`.
@@ -228,25 +235,51 @@ def worth_going_on(
     expected = level + trust * (scores - level)
     rest = 1.0 - share
     mean = share * scores + rest * expected
-    sd = rest * math.sqrt(trust * noise + noise * share / rest)
     chance = np.ones(len(scores)) if chance is None else chance
     # Whoever misses a constraint is below all that keep them: by more than any score.
     order = np.argsort(2.0 * (1.0 - chance) - mean, kind="stable")
     rng = np.random.default_rng(0)
-    ends = mean[order] + sd * rng.standard_normal((_ENDS, len(scores)))
-    ends = np.where(rng.random(ends.shape) < chance[order], ends, ends - 2.0)
+    luck = rng.standard_normal((_ENDS, len(scores)))
+    keeps = rng.random(luck.shape) < chance[order]
+    last = keep
+    for look in sorted({*ahead, 1.0}):
+        sd = _foreseen(look - share, rest, trust * noise, noise * share)
+        ends = mean[order] + sd * luck
+        ends = np.where(keeps, ends, ends - 2.0)
+        last = max(last, _first_worth(ends, keep, price * (look - share)))
+    stay = np.zeros(len(scores), dtype=np.bool_)
+    stay[order[:last]] = True
+    return stay
+
+
+def _foreseen(ahead: float, rest: float, worth: float, example: float) -> float:
+    """How far what is expected of a candidate will have moved, as a standard deviation, after some more examples.
+
+    Args:
+        ahead: The share of the panel that will have been met by then beyond what was, in (0, `rest`].
+        rest: The share that is still to be met.
+        worth: Variance of what it is worth, given what was met.
+        example: Variance by chance of a score on a whole panel.
+    """
+
+    def unknown(left: float, worth: float) -> float:
+        return left**2 * worth + left * example
+
+    after = 1.0 / (1.0 / worth + ahead / example) if worth > 0 and example > 0 else 0.0
+    return math.sqrt(max(0.0, unknown(rest, worth) - unknown(rest - ahead, after)))
+
+
+def _first_worth(ends: FloatArray, keep: int, price: float) -> int:
+    """How many of the best promise at least this price, each beyond what those before it do; at least `keep`."""
     best = np.sort(ends[:, :keep], axis=1)
     last = keep
-    for place in range(keep, len(scores)):
-        gain = float(np.maximum(ends[:, place] - best[:, 0], 0.0).mean())
-        if gain >= price * rest:
+    for place in range(keep, ends.shape[1]):
+        if float(np.maximum(ends[:, place] - best[:, 0], 0.0).mean()) >= price:
             last = place + 1
         best[:, 0] = np.maximum(best[:, 0], ends[:, place])
         if keep > 1:
             best.sort(axis=1)
-    stay = np.zeros(len(scores), dtype=np.bool_)
-    stay[order[:last]] = True
-    return stay
+    return last
 
 
 def race(
