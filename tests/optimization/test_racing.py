@@ -18,7 +18,15 @@ from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, Standing
 from tp_dspy.optimization.evidence import Belief
 from tp_dspy.optimization.phase_score import PhaseScore
-from tp_dspy.optimization.racing import ExpectedGain, FullScoring, PairedBootstrap, race, step_ends, worth_going_on
+from tp_dspy.optimization.racing import (
+    ExpectedGain,
+    FullScoring,
+    PairedBootstrap,
+    _foreseen,
+    race,
+    step_ends,
+    worth_going_on,
+)
 from tp_dspy.scoring.outcomes import Outcome
 
 WORTH = PhaseScore(ObjectiveEvaluator())
@@ -211,3 +219,33 @@ def test_whoever_surely_misses_a_constraint_goes_though_it_scores_best() -> None
 def test_a_gain_that_cannot_be_priced_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="ExpectedGain has"):
         ExpectedGain(**settings)
+
+
+@given(
+    st.lists(st.floats(0.2, 0.9), min_size=3, max_size=12),
+    st.floats(0.01, 0.2),
+    st.sampled_from([0.001, 0.01, 0.05]),
+    st.sampled_from([1, 2]),
+)
+def test_whoever_is_worth_it_to_the_end_is_worth_it_with_looks_on_the_way(
+    scores: list[float], error: float, price: float, keep: int
+) -> None:
+    given_ = np.array(scores)
+    to_the_end = worth_going_on(given_, error, 0.25, keep=keep, price=price)
+    with_looks = worth_going_on(given_, error, 0.25, keep=keep, price=price, ahead=(0.5, 0.75))
+    assert (with_looks | ~to_the_end).all() and with_looks.sum() >= keep
+
+
+def test_a_near_tie_is_worth_a_few_examples_at_a_price_that_it_is_not_worth_to_the_end() -> None:
+    scores = np.array([0.62, 0.60, 0.30])
+    assert worth_going_on(scores, 0.03, 0.25, keep=1, price=0.02).tolist() == [True, False, False]
+    assert worth_going_on(scores, 0.03, 0.25, keep=1, price=0.02, ahead=(0.3,)).tolist() == [True, True, False]
+
+
+@given(st.floats(0.05, 0.9), st.floats(0.0, 0.01), st.floats(1e-6, 0.01))
+def test_what_is_foreseen_grows_with_the_examples_to_come(share: float, worth: float, example: float) -> None:
+    rest = 1.0 - share
+    moved = [_foreseen(part * rest, rest, worth, example) for part in (0.1, 0.4, 0.7, 1.0)]
+    assert all(b >= a - 1e-12 for a, b in itertools.pairwise(moved))
+    # At the end all is known: what it is worth, and the chance of what was left.
+    assert moved[-1] == pytest.approx(math.sqrt(rest**2 * worth + rest * example))
