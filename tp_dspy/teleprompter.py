@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
-from tp_dspy.lms.pricing import price, prompt_tokens
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.cycle import Cycle, PhaseResult
-from tp_dspy.optimization.events import Event, Listener, Planned, Resumed, Spending
+from tp_dspy.optimization.estimate import check_prices, estimate
+from tp_dspy.optimization.events import Listener, Planned, Resumed, Spending
 from tp_dspy.optimization.interrupts import graceful_interrupt
 from tp_dspy.optimization.ledger import Ledger, sorted_out
 from tp_dspy.optimization.memory import Memory, PlainMemory
@@ -39,7 +38,7 @@ from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
 from tp_dspy.runs.artifacts import SourcePrompts, TransferResult, plain
 from tp_dspy.runs.identity import compile_identity, context_identity
 from tp_dspy.runs.journal import Journal
-from tp_dspy.runs.progress import LiveProgress
+from tp_dspy.runs.progress import watching
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.scoring.throttle import Limits
@@ -280,58 +279,27 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         lms = self._lms(student)
         self.scorer.throttles.check(lms)
         if any(isinstance(budget, Usd) for budget in budgets):
-            _check_prices(lms)
-        logger.info(
-            "%s%s", PhasePlan.in_words(plans, self.objective.runs), self._estimate(plans, student, examples, lms)
-        )
+            check_prices(lms)
+        # The last one is the reference LM, whose prompts grow with the history.
+        words = f"{PhasePlan.in_words(plans, self.objective.runs)} "
+        words += estimate(plans, student, examples, lms[:-1], self.objective.runs)
+        logger.info(words)
         with (
             graceful_interrupt(ledger),
-            self._watching() as tell,
+            watching(self.listeners, self.verbose) as tell,
             self._memory(tell, student, original, examples, extra) as memory,
         ):
-            tell(Planned("", plans))
+            tell(Planned("", plans, words))
             yield Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
             spent = ledger.spent
             logger.info(PhasePlan.beside(plans, spent))
             tell(Spending("", spent))
-
-    def _estimate(
-        self,
-        plans: Sequence[PhasePlan],
-        student: dspy.Module,
-        examples: Sequence[dspy.Example],
-        lms: Sequence[dspy.BaseLM],
-    ) -> str:
-        """Say what the plan is in tokens and dollars, as far as that is known."""
-        each = prompt_tokens(student, examples)
-        if each is None:
-            return ""
-        tokens = each * self.objective.runs * sum(plan.scorer_calls for plan in plans)
-        # The last one is the reference LM, whose prompts grow with the history.
-        known = {str(lm.model): price(lm) for lm in lms[:-1]}
-        rates = [rate for rate in known.values() if rate is not None]
-        usd = f" ({tokens * rates[0][0]:.4f} USD)" if len(rates) == len(known) == 1 else ""
-        return f" About {tokens:,.0f} tokens sent by the program{usd}; replies and the reference LM come on top."
 
     def _lms(self, student: dspy.Module) -> list[dspy.BaseLM]:
         """List the LMs that a compile calls."""
         own = [predictor.lm for _, predictor in student.named_sub_modules(dspy.Predict)]
         lms = [lm or self.scorer.lm or dspy.settings.lm for lm in own] + [self.reference_lm or dspy.settings.lm]
         return [lm for lm in lms if lm is not None]
-
-    @contextlib.contextmanager
-    def _watching(self) -> Iterator[Listener]:
-        """Tell the listeners what happens, and show it on a terminal."""
-        with contextlib.ExitStack() as stack:
-            listeners = list(self.listeners)
-            if self.verbose and sys.stderr.isatty():
-                listeners.append(stack.enter_context(LiveProgress()))
-
-            def tell(event: Event) -> None:
-                for listener in listeners:
-                    listener(event)
-
-            yield tell
 
     def _memory(
         self,
@@ -439,12 +407,3 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             "racing": type(self.racing).__name__,
             "seed": self.seed,
         }
-
-
-def _check_prices(lms: Sequence[dspy.BaseLM]) -> None:
-    unknown = sorted({str(lm.model) for lm in lms if price(lm) is None})
-    if unknown:
-        raise ConfigurationError(
-            f"A budget in USD was given, and DSPy knows no price of {', '.join(unknown)}. Limit Tokens, ScorerCalls or "
-            "ReferenceCalls instead."
-        )

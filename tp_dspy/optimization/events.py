@@ -51,10 +51,11 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What the phases will cost at most."""
+    """What the phases will cost at most; in words, too, with tokens and dollars where they are known."""
 
     kind: ClassVar[str] = "plan"
     plans: Sequence[PhasePlan]
+    words: str
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +14,7 @@ from tp_dspy.optimization.events import (
     CandidateScored,
     Decided,
     Event,
+    Listener,
     OutcomeArrived,
     PhaseBegan,
     PhaseEnded,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["LiveProgress"]
+__all__ = ["LiveProgress", "watching"]
 
 # Seconds without a line after which one says how far it is.
 _SILENCE = 30.0
@@ -80,7 +83,7 @@ class LiveProgress:
             self._planned = event.plans
             self._plans = {plan.phase: plan.scorer_calls for plan in event.plans}
             if self._summary:
-                self._console.print(PhasePlan.in_words(event.plans))
+                self._console.print(event.words)
             return
         if isinstance(event, Spending):
             if not event.phase and self._summary:
@@ -138,3 +141,18 @@ class LiveProgress:
         if isinstance(event, PhaseEnded):
             return f"{event.best.score:.3f} on what it was chosen on; {event.stopped}"
         return f"best {best:.3f}" if isinstance(event, CandidateScored) and self._console.is_terminal else ""
+
+
+@contextlib.contextmanager
+def watching(listeners: Sequence[Listener], verbose: bool) -> Iterator[Listener]:
+    """Tell the listeners what happens, and show it on a terminal where that is wanted."""
+    with contextlib.ExitStack() as stack:
+        told = list(listeners)
+        if verbose and sys.stderr.isatty():
+            told.append(stack.enter_context(LiveProgress()))
+
+        def tell(event: Event) -> None:
+            for listener in told:
+                listener(event)
+
+        yield tell
