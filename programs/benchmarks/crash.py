@@ -154,7 +154,7 @@ def killed(server: Server, run_dir: Path, kills: int, work: float, seed: int, wo
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how often it is killed, at most (default 20)")
+    parser.add_argument("--kills", type=int, default=10, help="how often it is killed, at most (default 10)")
     parser.add_argument("--latency", type=float, default=0.05, help="median seconds of a reply (default 0.05)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--child", nargs=2, metavar=("URL", "DIR"), help=argparse.SUPPRESS)

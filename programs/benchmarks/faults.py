@@ -136,7 +136,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=0.3, help="share of requests that fail (default 0.3)")
-    parser.add_argument("--examples", type=int, default=6, help="examples per task and panel (default 6)")
+    parser.add_argument("--examples", type=int, default=4, help="examples per task and panel (default 4)")
     parser.add_argument("--latency", type=float, default=0.05, help="median seconds of a reply (default 0.05)")
     parser.add_argument("--seed", type=int, default=0, help="of the faults (default 0)")
     args = parser.parse_args()

@@ -133,7 +133,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=128, help="concurrent calls (default 128)")
-    parser.add_argument("--calls", type=int, default=4000, help="calls in all (default 4000)")
+    parser.add_argument("--calls", type=int, default=2000, help="calls in all (default 2000)")
     args = parser.parse_args()
     logging.getLogger("dspy").setLevel(logging.ERROR)
     with dspy.context(adapter=InstructionAdapter()):
