@@ -116,6 +116,12 @@ def test_waits_grow_and_differ_and_the_servers_own_wish_comes_first(quick: list[
     with pytest.raises(LMRateLimitError):
         Throttles(None, 4).govern(slow)("?")
     assert all(0.01 <= wait <= 0.011 for wait in quick) and quick
+    # A call that is turned away has not failed: it has six tries more. None where the user wants none.
+    assert slow.scripted.calls == 1 + 3 + 6
+    slow.num_retries = 0
+    with pytest.raises(LMRateLimitError):
+        Throttles(None, 4).govern(slow)("??")
+    assert slow.scripted.calls == 11
 
 
 # Fewer at once.

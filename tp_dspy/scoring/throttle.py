@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import logging
 import random
 import threading
@@ -33,6 +34,8 @@ _ENDING: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar
 
 # Seconds before the first retry, twice as many before each further one, and the most.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+# Retries of a call that got a 429, beyond those of the LM, unless that has none at all.
+_MORE_FOR_429 = 6
 # A server that asks for more than this is not waited for.
 _LONGEST_RETRY_AFTER = 600.0
 # Seconds between two looks at whether the run is to end.
@@ -268,7 +271,7 @@ def _governed(lm: dspy.BaseLM, throttle: Throttle) -> dspy.BaseLM:
     copied.tp_dspy_throttle, copied.tp_dspy_original = throttle, lm
     copied.tp_dspy_retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_passes),
-        stop=tenacity.stop_after_attempt(1 + (getattr(lm, "num_retries", 0) or 0)),
+        stop=functools.partial(_stop, getattr(lm, "num_retries", 0) or 0),
         wait=_wait,
         sleep=_sleep,
         reraise=True,
@@ -281,6 +284,13 @@ def _governed(lm: dspy.BaseLM, throttle: Throttle) -> dspy.BaseLM:
 def _passes(error: BaseException) -> bool:
     ending = _ENDING.get()
     return isinstance(error, Exception) and is_retryable_lm_error(error) and not (ending and ending.is_set())
+
+
+def _stop(retries: int, state: tenacity.RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    # A call that is turned away has not failed, and what is asked for too much is asked for by all threads together.
+    more = _MORE_FOR_429 if retries and isinstance(error, LMRateLimitError) else 0
+    return state.attempt_number >= 1 + retries + more
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
