@@ -32,7 +32,7 @@ def spent(result: TransferResult) -> int:
     return result.scorer_usage.calls
 
 
-def test_a_budget_is_kept_and_both_phases_have_their_part(tmp_path: Path) -> None:
+def test_a_budget_is_kept_and_both_phases_have_their_part() -> None:
     whole = Lab(None).compile()
     for limit in (spent(whole) // 2, 150):
         lab = Lab(None)
@@ -46,7 +46,7 @@ def test_a_budget_is_kept_and_both_phases_have_their_part(tmp_path: Path) -> Non
         assert result.winner.score >= result.original.score
 
 
-def test_a_budget_that_does_not_even_last_for_the_first_population_gives_a_program(tmp_path: Path) -> None:
+def test_a_budget_that_does_not_even_last_for_the_first_population_gives_a_program() -> None:
     for limit in (1, 5, 17, 40):
         lab = Lab(None)
         result = lab.compile(stop=[ScorerCalls(limit)], seed_instructions=None)
@@ -143,7 +143,7 @@ def test_ctrl_c_waits_for_what_is_under_way_and_twice_stops_now(tmp_path: Path) 
     assert comparable(lab.compile()) == unbroken
 
 
-def test_a_handler_of_the_users_own_stays(tmp_path: Path) -> None:
+def test_a_handler_of_the_users_own_stays() -> None:
     pressed: list[int] = []
 
     def mine(number: int, frame: object) -> None:
