@@ -15,7 +15,10 @@ from tp_dspy.optimization.stopping import (
     Tokens,
     Usd,
 )
-from tp_dspy.runs.artifacts import SourcePrompts, TransferResult
+from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.runs.influence import SourceInfluence
+from tp_dspy.runs.source_prompts import SourcePrompts
+from tp_dspy.runs.transfers import Transfers
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.custom import SetMetric
 from tp_dspy.scoring.objective import ObjectiveEvaluator
@@ -36,6 +39,7 @@ __all__ = [
     "ScorerCalls",
     "Seconds",
     "SetMetric",
+    "SourceInfluence",
     "SourcePrompts",
     "StopFile",
     "TargetScore",
@@ -43,6 +47,7 @@ __all__ = [
     "Tokens",
     "TransferPrompting",
     "TransferResult",
+    "Transfers",
     "Usd",
     "embedded_lm",
 ]

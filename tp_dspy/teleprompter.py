@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt import Teleprompter
 
-from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError
-from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
+from tp_dspy.errors import ConfigurationError, ScoringFailedError
+from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, read_program
 from tp_dspy.optimization.cycle import Cycle, PhaseResult
-from tp_dspy.optimization.estimate import check_prices, estimate
-from tp_dspy.optimization.events import Listener, Planned, Resumed, Spending
-from tp_dspy.optimization.interrupts import graceful_interrupt
-from tp_dspy.optimization.ledger import Ledger, sorted_out
-from tp_dspy.optimization.memory import Memory, PlainMemory
-from tp_dspy.optimization.panel import fingerprint
+from tp_dspy.optimization.events import Listener
+from tp_dspy.optimization.ledger import sorted_out
+from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.phases import (
     PhaseInput,
     reference_prompts,
@@ -34,15 +30,18 @@ from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, answer_naming, first_population
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
-from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
-from tp_dspy.runs.artifacts import SourcePrompts, TransferResult, plain
-from tp_dspy.runs.identity import compile_identity, context_identity
-from tp_dspy.runs.journal import Journal
-from tp_dspy.runs.progress import watching
+from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
+from tp_dspy.runs.artifacts import TransferResult, plain
+from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
+from tp_dspy.runs.source_prompts import SourcePrompts
+from tp_dspy.runs.transfers import Transfers
+from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.scoring.throttle import Limits
+from tp_dspy.session import Plan, Session, standings
 from tp_dspy.tasks.task import Task
+from tp_dspy.work import Work, folder_of, targets_by_name
 
 __all__ = ["TransferPrompting"]
 
@@ -185,39 +184,34 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             ScoringFailedError: If too many scorer calls get no answer.
         """
         started = time.monotonic()
-        if source_tasks and source_prompts is not None:
-            raise ConfigurationError("Both source_tasks and source_prompts were given; pass one of them.")
-        original, answering = self._read(student)
-        target = target_input(trainset, valset, self.effort.examples, self.seed, self.objective.answer, description)
-        sources = self._source_input(source_tasks) if source_tasks else None
-        carried: list[ScoredCandidate] = []
-        if source_prompts is not None:
-            carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
-            original = source_prompts.known(original, self.mapping)
-        self.objective.check(student, target.examples + (sources.examples if sources else []))
-        warn_of_overlap(source_tasks or (), [*trainset, *(valset or ())])
-
-        answers = shared_answers((sources or target).briefs)
-        first = first_population(original, answering, self.seed_instructions, answers)
-        # Of use after a source phase only: a single stage has them in its first population.
-        own, known = shared_answers(target.briefs), answers if sources is not None else None
-        named = answer_naming(original, answering, self.seed_instructions, own, known)
-        examples = target.examples + (sources.examples if sources else [])
-        extra = [description, source_prompts.model_dump(mode="json") if source_prompts is not None else None]
-        plans = self._plans(first, sources, target, carried, named)
-        with self._run(plans, student, original, examples, extra) as cycle:
-            source = None
-            if sources is not None and source_tasks:
-                source = self._phase("source", cycle, sources, first)
-                made = self._source_prompts(source, source_tasks, original)
-                carried = made.candidates(original, self.effort.top_k)
-                original = made.known(original)
-            result = None
+        work = self._work(student, trainset, valset, source_tasks, source_prompts, description)
+        source = target = None
+        with work.session.open(work.plans) as cycle:
+            if work.sources is not None and source_tasks:
+                source = self._phase("source", cycle, work, work.sources, work.first)
+                work = work.after(self._source_prompts(source, source_tasks, work.original))
             if cycle.ledger.halted is None:
-                population = [original, *(scored.candidate for scored in carried), *named] if carried else first
-                result = self._phase("target", cycle, target, population, carried)
-        seconds = time.monotonic() - started
-        return self._deliver(student, TransferResult.of(source, result, original, seconds, self._settings()))
+                target = self._target_phase("target", cycle, work)
+        result = TransferResult.of(source, target, work.original, time.monotonic() - started, self._settings())
+        return self._deliver(student, result, self.run_dir)
+
+    def plan(
+        self,
+        student: dspy.Module,
+        *,
+        trainset: Sequence[dspy.Example],
+        valset: Sequence[dspy.Example] | None = None,
+        source_tasks: Sequence[Task] | None = None,
+        source_prompts: SourcePrompts | None = None,
+        description: str = "",
+    ) -> Plan:
+        """Say what `compile` with the same arguments would cost at most; everything is checked, no call is made.
+
+        Raises:
+            ConfigurationError, ProgramError, DataError: As `compile`.
+        """
+        work = self._work(student, trainset, valset, source_tasks, source_prompts, description)
+        return work.session.plan(work.plans)
 
     def construct_source_prompts(self, student: dspy.Module, *, source_tasks: Sequence[Task]) -> SourcePrompts:
         """Run the source phase alone: construct once, transfer to many targets.
@@ -232,131 +226,187 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         Raises:
             As `compile`.
         """
-        original, answering = self._read(student)
-        sources = self._source_input(source_tasks)
-        self.objective.check(student, sources.examples)
-        first = first_population(original, answering, self.seed_instructions, shared_answers(sources.briefs))
-        plans = self._plans(first, sources, None, [], [])
-        with self._run(plans, student, original, sources.examples) as cycle:
-            result = self._phase("source", cycle, sources, first)
-        return self._source_prompts(result, source_tasks, original)
+        work = self._prepare(student, self._source_input(source_tasks), {}, None)
+        assert work.sources is not None
+        with work.session.open(work.plans) as cycle:
+            result = self._phase("source", cycle, work, work.sources, work.first)
+        return self._source_prompts(result, source_tasks, work.original)
 
-    # The steps of the two phases.
+    def transfer_to(
+        self, student: dspy.Module, targets: Mapping[str, Task] | Sequence[Task], *, source_prompts: SourcePrompts
+    ) -> Transfers:
+        """Carry source prompts over to many targets in one run: one plan, one budget, one journal.
 
-    def _read(self, student: dspy.Module) -> tuple[Candidate, str]:
-        """Read the program's own instructions, and find the predictor that gives the answer."""
-        if not isinstance(student, dspy.Module):
-            raise ProgramError(f"student is {student!r}; expected a dspy.Module with at least one predictor.")
-        original = Candidate.of(student)
-        if not original.instructions:
-            raise ProgramError(
-                f"{type(student).__name__} has no predictor whose instruction could be optimised "
-                f"({len(student.predictors())} predictors, all of them frozen by `_compiled`)."
-            )
-        named = dict(student.named_predictors())
-        answers = set(self.objective.answers)
-        giving = [n for n in original.instructions if answers & set(named[n].signature.output_fields)]
-        return original, (giving or list(original.instructions))[-1]
+        Each target gets a target phase of its own, in the order given, with its train split to search on and its
+        validation split (where it has one) to choose on; test splits are not touched. A question that several targets
+        have is paid for once. The phases are called "target <name>" in events and in `Progress`.
+
+        Args:
+            student: The program; never changed.
+            targets: Tasks by the name to report them under, or tasks with names of their own.
+            source_prompts: The outcome of a source phase.
+
+        Returns:
+            The compiled program of each target, with a report. When a budget or Ctrl-C ends the run, those that had
+            been reached. With a `run_dir`, each is written to a folder of its own there as soon as it is done.
+
+        Raises:
+            As `compile`.
+        """
+        started = time.monotonic()
+        targets = targets_by_name(targets)
+        inputs = {f"target {name}": self._task_input(name, task) for name, task in targets.items()}
+        work = self._prepare(student, None, inputs, source_prompts)
+        compiled: dict[str, dspy.Module] = {}
+        with work.session.open(work.plans) as cycle:
+            for name in targets:
+                if cycle.ledger.halted is not None:
+                    break
+                target = self._target_phase(f"target {name}", cycle, work)
+                seconds, started = time.monotonic() - started, time.monotonic()
+                result = TransferResult.of(None, target, work.original, seconds, self._settings())
+                compiled[name] = self._deliver(student, result, folder_of(self.run_dir, name, list(targets)))
+        return Transfers(compiled, tuple(name for name in targets if name not in compiled))
+
+    def source_influence(
+        self, student: dspy.Module, targets: Mapping[str, Task] | Sequence[Task], *, source_prompts: SourcePrompts
+    ) -> SourceInfluence:
+        """Say which source tasks helped which target: what would be lost on it, had a source not been there.
+
+        Source by source, the prompts are chosen again without its scores, and the best of the chosen on the target is
+        set against the best of those chosen with all. What the choice needs is in `source_prompts`; prompts that were
+        not scored on a target yet are scored now, and with the `run_dir` of `transfer_to` few are left. It cannot
+        undo that prompts were proposed with the source's examples in sight.
+
+        Args:
+            student: The program; never changed.
+            targets: As in `transfer_to`.
+            source_prompts: As there, of at least two tasks.
+
+        Returns:
+            A table of source tasks by targets.
+
+        Raises:
+            ConfigurationError: If there are fewer than two source tasks.
+            ScoringFailedError: Also if a budget or Ctrl-C ends it.
+            Else as `compile`.
+        """
+        chosen = choices_without_each(source_prompts, self.effort.top_k)
+        targets = targets_by_name(targets)
+        inputs = {name: self._task_input(name, task) for name, task in targets.items()}
+        work = self._prepare(student, None, inputs, source_prompts)
+        candidates = source_prompts.adapted(chosen.records, work.original, self.mapping)
+        plans = [PhasePlan(name, len(candidates) * data.size, 0, 0, 0) for name, data in inputs.items()]
+        try:
+            with work.session.open(plans) as cycle:
+                found = {name: standings(cycle, name, candidates, data.search) for name, data in inputs.items()}
+        except HaltedError as halt:
+            raise ScoringFailedError(
+                f"Not all prompts could be scored on the targets ({halt.reason}), and without that there is no table. "
+                "With a run_dir, the same call goes on from here; give it a larger budget if one was spent."
+            ) from None
+        return influence(chosen, found, PhaseScore(self.objective))
+
+    # The steps of the phases.
+
+    def _work(
+        self,
+        student: dspy.Module,
+        trainset: Sequence[dspy.Example],
+        valset: Sequence[dspy.Example] | None,
+        source_tasks: Sequence[Task] | None,
+        source_prompts: SourcePrompts | None,
+        description: str,
+    ) -> Work:
+        """Check and prepare what `compile` is asked for."""
+        if source_tasks and source_prompts is not None:
+            raise ConfigurationError("Both source_tasks and source_prompts were given; pass one of them.")
+        target = target_input(trainset, valset, self.effort.examples, self.seed, self.objective.answer, description)
+        sources = self._source_input(source_tasks) if source_tasks else None
+        work = self._prepare(student, sources, {"target": target}, source_prompts)
+        if sources is None and not work.carried:
+            logger.info("Neither source tasks nor source prompts: a single stage, on the target alone.")
+        warn_of_overlap(source_tasks or (), [*trainset, *(valset or ())])
+        return work
+
+    def _prepare(
+        self,
+        student: dspy.Module,
+        sources: PhaseInput | None,
+        targets: Mapping[str, PhaseInput],
+        source_prompts: SourcePrompts | None,
+    ) -> Work:
+        """Check everything that can be known before a call is paid, and plan the phases."""
+        original, answering = read_program(student, self.objective.answers)
+        carried: list[ScoredCandidate] = []
+        if source_prompts is not None:
+            self._tell_of_another_lm(source_prompts)
+            carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
+            original = source_prompts.known(original, self.mapping)
+        panels = [*targets.values(), *([sources] if sources else [])]
+        examples = [example for panel in panels for example in panel.examples]
+        self.objective.check(student, examples)
+
+        briefs = (sources or next(iter(targets.values()))).briefs
+        answers = shared_answers(briefs)
+        first = first_population(original, answering, self.seed_instructions, answers)
+        # Of use after a source phase only: a single stage has them in its first population.
+        known = answers if sources is not None else None
+        named = {
+            phase: answer_naming(original, answering, self.seed_instructions, shared_answers(data.briefs), known)
+            for phase, data in targets.items()
+        }
+        extra: list[Any] = [source_prompts.model_dump(mode="json") if source_prompts is not None else None]
+        extra += [brief.description for data in targets.values() for brief in data.briefs]
+        session = self._session(student, original, examples, extra)
+        return Work(original, sources, dict(targets), first, carried, named, session, self.effort)
+
+    def _session(
+        self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
+    ) -> Session:
+        # Stop rules are left out: with a larger budget it is the same compile, which goes on.
+        decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions}
+        return Session(
+            student=student,
+            original=original,
+            examples=examples,
+            scorer=self.scorer,
+            reference_lm=self.reference_lm,
+            racing=self.racing,
+            spread_penalty=self.spread_penalty,
+            stop=self.stop,
+            run_dir=self.run_dir,
+            decides={**decides, "extra": plain([self.mapping, *extra])},
+            listeners=self.listeners,
+            verbose=self.verbose,
+        )
 
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
         return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
 
-    @contextlib.contextmanager
-    def _run(
-        self,
-        plans: Sequence[PhasePlan],
-        student: dspy.Module,
-        original: Candidate,
-        examples: Sequence[dspy.Example],
-        extra: Sequence[Any] = (),
-    ) -> Iterator[Cycle]:
-        """Open what a compile needs: its ledger, whoever watches, and the memory of what was paid for."""
-        _, budgets, files = sorted_out(self.stop)
-        if self.run_dir is not None:
-            files.append(StopFile(self.run_dir / "stop"))
-        ledger = Ledger(plans, budgets, files)
-        ledger.check()
-        lms = self._lms(student)
-        self.scorer.throttles.check(lms)
-        if any(isinstance(budget, Usd) for budget in budgets):
-            check_prices(lms)
-        # The last one is the reference LM, whose prompts grow with the history.
-        words = f"{PhasePlan.in_words(plans, self.objective.runs)} "
-        words += estimate(plans, student, examples, lms[:-1], self.objective.runs)
-        logger.info(words)
-        with (
-            graceful_interrupt(ledger),
-            watching(self.listeners, self.verbose) as tell,
-            self._memory(tell, student, original, examples, extra) as memory,
-        ):
-            tell(Planned("", plans, words))
-            yield Cycle(student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
-            spent = ledger.spent
-            logger.info(PhasePlan.beside(plans, spent))
-            tell(Spending("", spent))
+    def _task_input(self, name: str, task: Task) -> PhaseInput:
+        about = {"description": task.description, "name": name, "domain": task.domain, "answers": task.answers}
+        size, seed = self.effort.examples, self.seed
+        return target_input(task.train, task.validation, size, seed, self.objective.answer, **about)  # type: ignore[arg-type]
 
-    def _lms(self, student: dspy.Module) -> list[dspy.BaseLM]:
-        """List the LMs that a compile calls."""
-        own = [predictor.lm for _, predictor in student.named_sub_modules(dspy.Predict)]
-        lms = [lm or self.scorer.lm or dspy.settings.lm for lm in own] + [self.reference_lm or dspy.settings.lm]
-        return [lm for lm in lms if lm is not None]
-
-    def _memory(
-        self,
-        tell: Listener,
-        student: dspy.Module,
-        original: Candidate,
-        examples: Sequence[dspy.Example],
-        extra: Sequence[Any] = (),
-    ) -> contextlib.AbstractContextManager[Memory]:
-        """Open what keeps outcomes and answers: the journal of the run folder, or this process."""
-        if self.run_dir is None:
-            return contextlib.nullcontext(PlainMemory())
-        context = context_identity(student, self.objective, self.scorer.lm)
-        # Stop rules are left out: with a larger budget it is the same compile, which goes on.
-        decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions}
-        compile = compile_identity(
-            context, decides, original, map(fingerprint, examples), plain([self.mapping, *extra])
-        )
-        journal = Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
-        if known := len(journal):
-            logger.info("%s knows %d outcomes; what is known is not paid for again.", journal.path, known)
-            tell(Resumed("", known))
-        return journal
-
-    def _plans(
-        self,
-        first: Sequence[Candidate],
-        sources: PhaseInput | None,
-        target: PhaseInput | None,
-        carried: Sequence[ScoredCandidate],
-        named: Sequence[Candidate],
-    ) -> list[PhasePlan]:
-        plans = []
-        if sources is not None:
-            plans.append(PhasePlan.of("source", len(first), sources.search, sources.selection, self.effort))
-        if target is not None:
-            population = 1 + len(named) + (self.effort.top_k if sources is not None else len(carried))
-            if sources is None and not carried:
-                logger.info("Neither source tasks nor source prompts: a single stage, on the target alone.")
-                population = len(first)
-            plans.append(PhasePlan.of("target", population, target.search, target.selection, self.effort))
-        return plans
+    def _target_phase(self, name: str, cycle: Cycle, work: Work) -> PhaseResult:
+        """Generate the target prompt: from the source prompts where there are some, else from the first population."""
+        carried = [scored.candidate for scored in work.carried]
+        population = [work.original, *carried, *work.named[name]] if carried else work.first
+        return self._phase(name, cycle, work, work.targets[name], population, work.carried)
 
     def _phase(
         self,
         name: str,
         cycle: Cycle,
+        work: Work,
         data: PhaseInput,
         population: Sequence[Candidate],
         prior: Sequence[ScoredCandidate] = (),
     ) -> PhaseResult:
-        lm = self.reference_lm or dspy.settings.lm
-        if lm is None:
-            raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
         prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answers)
         proposer = Proposer(
-            self.scorer.throttles.govern(lm),
+            work.session.reference(),
             prompts,
             self.temperature,
             self.seed,
@@ -385,15 +435,25 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             prompts.save(self.run_dir / "source_prompts.json")
         return prompts
 
-    def _deliver(self, student: dspy.Module, result: TransferResult) -> dspy.Module:
+    def _tell_of_another_lm(self, source_prompts: SourcePrompts) -> None:
+        made, now = source_prompts.settings.get("scorer_lm"), self._settings()["scorer_lm"]
+        if made != now:
+            logger.info(
+                "The source prompts were made with the scorer LM %s, and this is %s: they are scored anew on the "
+                "target, and their source scores count as far as the target bears them out.",
+                made,
+                now,
+            )
+
+    def _deliver(self, student: dspy.Module, result: TransferResult, folder: Path | None) -> dspy.Module:
         for task, metrics in result.winner.by_task.items():
             if missed := self.objective.rule.constraints.missed(metrics.as_dict()):
                 logger.warning("No prompt keeps all constraints; the best on %s: %s.", task, "; ".join(missed))
         compiled = result.winner.scored().candidate.apply(student)
         compiled.detailed_results = result
-        if self.run_dir is not None:
-            result.save(self.run_dir / "result.json")
-            compiled.save(self.run_dir / "program.json")
+        if folder is not None:
+            result.save(folder / "result.json")
+            compiled.save(folder / "program.json")
         return compiled
 
     def _settings(self) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from tp_dspy.optimization.cycle import PhaseResult
 from tp_dspy.optimization.evidence import Belief
 from tp_dspy.optimization.reference import Proposal
 from tp_dspy.runs import artifacts
-from tp_dspy.runs.artifacts import CandidateRecord, PhaseRecord, SourcePrompts, TaskRecord, TransferResult
+from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.runs.records import CandidateRecord, PhaseRecord, TaskRecord
+from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.scoring.set_objective import Metrics
 

@@ -18,7 +18,16 @@ from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.programs import copy_sharing_lms
 from tp_dspy.scoring.set_objective import Metrics
 
-__all__ = ["Candidate", "Origin", "Panel", "ScoredCandidate", "Standing", "free_predictors", "match_predictors"]
+__all__ = [
+    "Candidate",
+    "Origin",
+    "Panel",
+    "ScoredCandidate",
+    "Standing",
+    "free_predictors",
+    "match_predictors",
+    "read_program",
+]
 
 Panel = Mapping[str, Sequence[dspy.Example]]
 """What candidates are scored on: examples by task name, in the one order that every candidate meets."""
@@ -110,6 +119,30 @@ def free_predictors(program: dspy.Module) -> list[tuple[str, Any]]:
         for _, predictor in module.named_predictors()
     }
     return [(name, predictor) for name, predictor in program.named_predictors() if id(predictor) not in frozen]
+
+
+def read_program(program: dspy.Module, answers: Iterable[str]) -> tuple[Candidate, str]:
+    """Read a program's own instructions, and find the predictor that gives the answer.
+
+    Args:
+        program: The program.
+        answers: The output fields that hold the answer.
+
+    Raises:
+        ProgramError: If it is no DSPy program, or has no predictor that may be optimised.
+    """
+    if not isinstance(program, dspy.Module):
+        kind = f"the class {program.__name__}; make an object of it" if isinstance(program, type) else repr(program)
+        raise ProgramError(f"student is {kind}; expected a dspy.Module with at least one predictor.")
+    original = Candidate.of(program)
+    if not original.instructions:
+        raise ProgramError(
+            f"{type(program).__name__} has no predictor whose instruction could be optimised "
+            f"({len(program.predictors())} predictors, all of them frozen by `_compiled`)."
+        )
+    named, wanted = dict(program.named_predictors()), set(answers)
+    giving = [name for name in original.instructions if wanted & set(named[name].signature.output_fields)]
+    return original, (giving or list(original.instructions))[-1]
 
 
 def match_predictors(

@@ -119,7 +119,7 @@ class Cycle:
         """Run one phase.
 
         Args:
-            phase: "source" or "target".
+            phase: "source", "target", or "target <name>" where there are several.
             population: The first candidates; the first of them is the original, which is always a finalist.
             search: What candidates are scored on while new ones are proposed.
             selection: What the finalists are chosen on; None to choose by the search scores.

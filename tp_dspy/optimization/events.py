@@ -34,7 +34,8 @@ class Event:
 
     Attributes:
         kind: The kind in a word, for those who count or filter.
-        phase: "source" or "target"; empty for what concerns the whole compile.
+        phase: "source", "target", or "target <name>" where there are several; empty for what concerns the whole
+            compile.
     """
 
     kind: ClassVar[str]

@@ -31,7 +31,7 @@ class Stage:
     """A part of a phase, with what is planned for it.
 
     Attributes:
-        phase: "source" or "target".
+        phase: "source", "target", or "target <name>" where there are several.
         part: "search" or "selection".
         least: Scored pairs that it cannot do without, as a count.
         more: Scored pairs of proposals, as a count: a search can end earlier.

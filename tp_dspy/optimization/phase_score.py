@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,18 @@ from tp_dspy.optimization.candidates import ScoredCandidate, Standing
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.resampling import bootstrap_weights
 
-__all__ = ["PhaseScore"]
+__all__ = ["PhaseScore", "combined"]
 
 FloatArray = npt.NDArray[np.float64]
 
 # Gives a standard deviation within about 5 %.
 _RESAMPLES = 200
+
+
+def combined(by_task: npt.ArrayLike, spread_penalty: float = 0.0) -> Any:
+    """Make one score of those on the tasks, which are the first axis: their mean, less the spread penalty."""
+    scores = np.asarray(by_task, dtype=np.float64)
+    return scores.mean(axis=0) - spread_penalty * scores.std(axis=0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class PhaseScore:
 
     def combine(self, by_task: FloatArray) -> FloatArray:
         """Make one score of those on the tasks, which are the first axis."""
-        return np.asarray(by_task.mean(axis=0) - self.spread_penalty * by_task.std(axis=0))
+        return np.asarray(combined(by_task, self.spread_penalty))
 
     def draws(self, standing: Standing) -> FloatArray:
         """Score bootstrap resamples of a candidate's examples, task by task.

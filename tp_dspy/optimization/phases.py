@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dspy
 
@@ -35,6 +36,11 @@ class PhaseInput:
     search: Panel
     selection: Panel | None
     briefs: tuple[TaskBrief, ...]
+
+    @property
+    def size(self) -> int:
+        """How many examples there are to search on, over all tasks."""
+        return sum(map(len, self.search.values()))
 
     @property
     def examples(self) -> list[dspy.Example]:
@@ -81,6 +87,10 @@ def target_input(
     seed: int,
     answer: str,
     description: str = "",
+    *,
+    name: str = "target",
+    domain: str | None = None,
+    answers: Sequence[str] | None = None,
 ) -> PhaseInput:
     """Prepare the target phase.
 
@@ -91,6 +101,9 @@ def target_input(
         seed: Picks them.
         answer: The field that holds the answer.
         description: What the target is, in words.
+        name: What it is called.
+        domain: Its domain.
+        answers: Its answer space; by default read off the examples.
 
     Raises:
         DataError: If `trainset` is empty, or holds something that cannot be scored.
@@ -103,11 +116,12 @@ def target_input(
     if len(trainset) < _FEW:
         logger.warning("trainset has only %d examples; scores will be coarse. 20 or more serve well.", len(trainset))
     # A Task checks what it is given, and knows how to read the answer space off the examples.
-    task = Task("target", train=trainset, validation=valset or (), description=description)
+    about: dict[str, Any] = {"description": description, "domain": domain, "answers": answers}
+    task = Task(name, train=trainset, validation=valset or (), **about)
     search = {task.name: _some(task.train, size, seed, answer)}
     selection = {task.name: _some(task.validation, size, seed, answer)} if task.validation else None
     return PhaseInput(
-        search, selection, (TaskBrief(task.name, description, None, task.answers, tuple(search[task.name])),)
+        search, selection, (TaskBrief(task.name, description, domain, task.answers, tuple(search[task.name])),)
     )
 
 

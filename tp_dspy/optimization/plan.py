@@ -62,7 +62,7 @@ class PhasePlan:
     All are counts of scored pairs, but for the last; a program of several predictors makes several LM calls for each.
 
     Attributes:
-        phase: "source" or "target".
+        phase: "source", "target", or "target <name>" where there are several.
         population: To score the first population.
         proposals: To score what is proposed.
         selection: To choose among the finalists.

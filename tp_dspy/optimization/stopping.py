@@ -68,7 +68,7 @@ class Progress:
         round: The round that would begin now; the first one after the first population is 1.
         best: The best score so far, in [0, 1] without a spread penalty; NaN while nothing keeps the constraints.
         rounds_without_gain: Rounds since `best` last rose.
-        phase: "source" or "target".
+        phase: "source", "target", or "target <name>" where there are several.
         spent: What the compile has spent.
     """
 

@@ -1,16 +1,14 @@
-"""What is saved of a run: source prompts and results, as JSON with a format and a version. Never pickle."""
+"""What is saved of a run, as JSON with a format and a version. Never pickle."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -19,14 +17,12 @@ import dspy
 from pydantic import Field, ValidationError, field_validator
 
 from tp_dspy.errors import ArtifactError
-from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, match_predictors
+from tp_dspy.optimization.candidates import Candidate
 from tp_dspy.optimization.cycle import PhaseResult
-from tp_dspy.optimization.evidence import Belief
-from tp_dspy.runs.records import CandidateRecord, PhaseRecord, ProposalRecord, Record, TaskRecord
+from tp_dspy.runs.records import CandidateRecord, PhaseRecord, Record
 from tp_dspy.scoring.outcomes import Usage
-from tp_dspy.tasks.task import Task
 
-__all__ = ["CandidateRecord", "PhaseRecord", "ProposalRecord", "SourcePrompts", "TaskRecord", "TransferResult"]
+__all__ = ["Artifact", "TransferResult", "plain"]
 
 
 def _versions() -> dict[str, str]:
@@ -64,7 +60,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class _Artifact(Record):
+class Artifact(Record):
     """A record that is a file of its own."""
 
     version: Literal[1] = 1
@@ -136,78 +132,7 @@ class _Artifact(Record):
             ) from error
 
 
-class SourcePrompts(_Artifact):
-    """The outcome of the source phase: prompts that did well over several source tasks, best first.
-
-    Attributes:
-        prompts: The best candidates, with their scores on the source tasks.
-        original: The program's own instructions, with their scores on the same tasks.
-        tasks: The source tasks.
-        phase: The whole phase.
-        settings: How it was made.
-    """
-
-    format: Literal["tp_dspy.source_prompts"] = "tp_dspy.source_prompts"
-    prompts: list[CandidateRecord] = Field(min_length=1)
-    original: CandidateRecord
-    tasks: list[TaskRecord]
-    phase: PhaseRecord
-
-    _format: ClassVar[str] = "tp_dspy.source_prompts"
-
-    @classmethod
-    def of(
-        cls, result: PhaseResult, original: Candidate, tasks: Sequence[Task], top_k: int, settings: dict[str, Any]
-    ) -> SourcePrompts:
-        """Make them from a source phase: its `top_k` best finalists."""
-        ranked = [CandidateRecord.of(scored) for scored in result.ranked]
-        return cls(
-            prompts=ranked[:top_k],
-            original=next(record for record in ranked if record.id == original.id),
-            tasks=[TaskRecord.of(task) for task in tasks],
-            phase=PhaseRecord.of(result),
-            settings=settings,
-        )
-
-    def candidates(
-        self, original: Candidate, top_k: int, mapping: Mapping[str, str] | None = None
-    ) -> list[ScoredCandidate]:
-        """Turn the best prompts into candidates for a program.
-
-        Args:
-            original: The program's own instructions.
-            top_k: How many, at most.
-            mapping: Predictor name of the program by predictor name here, where they differ.
-
-        Returns:
-            Candidates with their source scores, best first.
-
-        Raises:
-            ProgramError, ConfigurationError: If the predictors do not match; both lists are named.
-        """
-        matched = match_predictors(self.original.instructions, original.instructions, mapping)
-        carried = []
-        for record in self.prompts[:top_k]:
-            texts = {matched[name]: text for name, text in record.instructions.items()}
-            carried.append(replace(record.scored(), candidate=Candidate(texts, "source", self._prior(record))))
-        return carried
-
-    def known(self, original: Candidate, mapping: Mapping[str, str] | None = None) -> Candidate:
-        """Give a program's own instructions what is expected of them, where the source phase began with the same."""
-        matched = match_predictors(self.original.instructions, original.instructions, mapping)
-        same = {matched[name]: text for name, text in self.original.instructions.items()} == original.instructions
-        return replace(original, prior=self._prior(self.original)) if same else original
-
-    def _prior(self, record: CandidateRecord) -> Belief | None:
-        """What a finalist's scores on the source tasks let expect of its score on another task."""
-        if record.expected is None:
-            return None
-        # The new task differs from the mean of all tasks, and so does the mean of the few that were seen.
-        elsewhere = self.phase.interaction**2 * (1.0 + 1.0 / max(1, len(record.by_task)))
-        return Belief(record.expected.mean, math.sqrt(record.expected.sd**2 + elsewhere))
-
-
-class TransferResult(_Artifact):
+class TransferResult(Artifact):
     """The outcome of a compile: both phases, every candidate, metrics and cost. No example's text but in replies.
 
     Attributes:

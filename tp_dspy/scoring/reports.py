@@ -26,6 +26,10 @@ __all__ = [
     "evaluation_dict",
     "evaluation_html",
     "evaluation_table",
+    "literal",
+    "number",
+    "signed",
+    "table",
 ]
 
 LABELS: Mapping[str, str] = {
@@ -132,8 +136,8 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     """Draw an evaluation for a terminal."""
     from rich.console import Group
 
-    parts = [_table(*table) for table in _tables(evaluation)]
-    parts += [_literal(line) for line in [*evaluation.remarks, _cost(evaluation)]]
+    parts = [table(*parts) for parts in _tables(evaluation)]
+    parts += [literal(line) for line in [*evaluation.remarks, _cost(evaluation)]]
     return Group(*parts)
 
 
@@ -156,16 +160,16 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]
         rows.append(
             [
                 LABELS.get(name, name),
-                _number(metrics[name]),
-                f"{_number(low)} - {_number(high)}" if not math.isnan(low) else "-",
+                number(metrics[name]),
+                f"{number(low)} - {number(high)}" if not math.isnan(low) else "-",
                 "" if weight is None else f"{weight:.2f}",
                 asked or ("lower is better" if lower else ""),
             ]
         )
         if name == "ece":
-            rows.append(["ECE in bins of equal mass", _number(evaluation.ece_equal_mass), "", "", ""])
+            rows.append(["ECE in bins of equal mass", number(evaluation.ece_equal_mass), "", "", ""])
             if without is not None:
-                rows.append(["ECE without calibration", _number(without.ece), "", "", ""])
+                rows.append(["ECE without calibration", number(without.ece), "", "", ""])
     counted = f"{evaluation.metrics.n} examples, 95 % intervals"
     tables = [(counted, ["metric", "value", "interval", "weight", ""], rows)]
     counts = [[status, str(count)] for status, count in evaluation.statuses.items() if count]
@@ -212,7 +216,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     """Draw a comparison for a terminal."""
     from rich.console import Group
 
-    return Group(_table(*_differences(comparison)), _literal(_verdict(comparison)))
+    return Group(table(*_differences(comparison)), literal(_verdict(comparison)))
 
 
 def comparison_html(comparison: Comparison) -> str:
@@ -224,8 +228,8 @@ def _differences(comparison: Comparison) -> tuple[str, list[str], list[list[str]
     rows = [
         [
             LABELS.get(name, name),
-            _signed(row[0]),
-            f"{_signed(row[1])} to {_signed(row[2])}" if not math.isnan(row[1]) else "-",
+            signed(row[0]),
+            f"{signed(row[1])} to {signed(row[2])}" if not math.isnan(row[1]) else "-",
             "lower is better" if name in LOWER_IS_BETTER else "",
         ]
         for name, row in {
@@ -250,17 +254,18 @@ def _verdict(comparison: Comparison) -> str:
 # Both.
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """Draw a table for a terminal; cells are plain text."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     # As plain text: an answer may look like markup.
     for index, cell in enumerate(head):
-        table.add_column(_literal(cell), justify="left" if index == 0 else "right")
+        drawn.add_column(literal(cell), justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*map(_literal, row))
-    return table
+        drawn.add_row(*map(literal, row))
+    return drawn
 
 
 def _html(
@@ -287,15 +292,18 @@ def _points(curve: ReliabilityCurve) -> list[dict[str, float]]:
     ]
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """Show a text as it is, whatever markup it seems to hold."""
     from rich.text import Text
 
     return Text(text)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a metric; a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Write a difference; a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:+.3f}"

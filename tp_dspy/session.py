@@ -1,0 +1,166 @@
+"""What surrounds a compile: its accounts, whoever watches, and the memory of what was paid for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from tp_dspy.errors import LMUnavailableError
+from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.cycle import Cycle
+from tp_dspy.optimization.estimate import check_prices, estimate
+from tp_dspy.optimization.events import Listener, OutcomeArrived, Planned, Resumed, Spending, StepBegan
+from tp_dspy.optimization.interrupts import graceful_interrupt
+from tp_dspy.optimization.ledger import Ledger, sorted_out
+from tp_dspy.optimization.memory import Memory, PlainMemory
+from tp_dspy.optimization.panel import Panel, PanelScorer, fingerprint
+from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.racing import Racing
+from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
+from tp_dspy.runs.identity import compile_identity, context_identity
+from tp_dspy.runs.journal import Journal
+from tp_dspy.runs.progress import watching
+from tp_dspy.scoring.scorer import Scorer
+
+__all__ = ["Plan", "Session"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a compile will do at most.
+
+    Attributes:
+        phases: The phases, in order.
+        words: The same in one line, with tokens, and USD where the price is known.
+    """
+
+    phases: tuple[PhasePlan, ...]
+    words: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as plain values."""
+        return {
+            "words": self.words,
+            "scorer_calls": sum(phase.scorer_calls for phase in self.phases),
+            "reference_calls": sum(phase.reference_calls for phase in self.phases),
+            "phases": [vars(phase) | {"scorer_calls": phase.scorer_calls} for phase in self.phases],
+        }
+
+
+@dataclass(frozen=True)
+class Session:
+    """Opens what a compile of one program needs.
+
+    Attributes:
+        student: The program; never changed.
+        original: Its instructions.
+        examples: Everything that may be scored.
+        scorer: Runs and judges pairs.
+        reference_lm: Proposes instructions; None for the LM configured in DSPy.
+        racing: The rule that drops candidates.
+        spread_penalty: As in `TransferPrompting`.
+        stop: The user's rules, budgets and stop files.
+        run_dir: The folder of the journal; None keeps it in memory.
+        decides: Settings that decide the course of a compile, as plain values.
+        listeners: Are told every event.
+        verbose: Whether to show progress on a terminal.
+    """
+
+    student: dspy.Module
+    original: Candidate
+    examples: Sequence[dspy.Example]
+    scorer: Scorer
+    reference_lm: dspy.BaseLM | None
+    racing: Racing
+    spread_penalty: float
+    stop: Sequence[StopRule | Budget | StopFile]
+    run_dir: Path | None
+    decides: Mapping[str, Any]
+    listeners: Sequence[Listener] = ()
+    verbose: bool = False
+
+    def plan(self, phases: Sequence[PhasePlan]) -> Plan:
+        """Say what the phases will cost at most; no call is made."""
+        runs = self.scorer.objective.runs
+        # The last one is the reference LM, whose prompts grow with the history.
+        words = f"{PhasePlan.in_words(phases, runs)} "
+        return Plan(tuple(phases), words + estimate(phases, self.student, self.examples, self._lms()[:-1], runs))
+
+    @contextlib.contextmanager
+    def open(self, phases: Sequence[PhasePlan]) -> Iterator[Cycle]:
+        """Check the budgets, say what is planned, open the memory; afterwards say what was spent.
+
+        Raises:
+            ConfigurationError: If a stop file is there, a price is not known, or a limit names no LM of this compile.
+            JournalError: If the journal cannot be used.
+        """
+        _, budgets, files = sorted_out(self.stop)
+        if self.run_dir is not None:
+            files.append(StopFile(self.run_dir / "stop"))
+        ledger = Ledger(phases, budgets, files)
+        ledger.check()
+        lms = self._lms()
+        self.scorer.throttles.check(lms)
+        if any(isinstance(budget, Usd) for budget in budgets):
+            check_prices(lms)
+        plan = self.plan(phases)
+        logger.info(plan.words)
+        with (
+            graceful_interrupt(ledger),
+            watching(self.listeners, self.verbose) as tell,
+            self._memory(tell) as memory,
+        ):
+            tell(Planned("", phases, plan.words))
+            yield Cycle(self.student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
+            spent = ledger.spent
+            logger.info(PhasePlan.beside(phases, spent))
+            tell(Spending("", spent))
+
+    def reference(self) -> dspy.BaseLM:
+        """Give the reference LM, under the throttle of its endpoint.
+
+        Raises:
+            LMUnavailableError: If there is none.
+        """
+        lm = self.reference_lm or dspy.settings.lm
+        if lm is None:
+            raise LMUnavailableError("There is no reference LM: pass reference_lm=, or call dspy.configure(lm=...).")
+        return self.scorer.throttles.govern(lm)
+
+    def _lms(self) -> list[dspy.BaseLM]:
+        """List the LMs that a compile calls."""
+        own = [predictor.lm for _, predictor in self.student.named_sub_modules(dspy.Predict)]
+        lms = [lm or self.scorer.lm or dspy.settings.lm for lm in own] + [self.reference_lm or dspy.settings.lm]
+        return [lm for lm in lms if lm is not None]
+
+    def _memory(self, tell: Listener) -> contextlib.AbstractContextManager[Memory]:
+        """Open what keeps outcomes and answers: the journal of the run folder, or this process."""
+        if self.run_dir is None:
+            return contextlib.nullcontext(PlainMemory())
+        context = context_identity(self.student, self.scorer.objective, self.scorer.lm)
+        compile = compile_identity(context, self.decides, self.original, map(fingerprint, self.examples))
+        journal = Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
+        if known := len(journal):
+            logger.info("%s knows %d outcomes; what is known is not paid for again.", journal.path, known)
+            tell(Resumed("", known))
+        return journal
+
+
+def standings(cycle: Cycle, phase: str, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
+    """Score candidates on a panel, outside any race; what the memory knows is not scored again."""
+    panels = PanelScorer(cycle.program, cycle.scorer, cycle.memory, cycle.ledger, cycle.met)
+    return panels.standings(
+        candidates,
+        panel,
+        begins=lambda total: cycle.listener(StepBegan(phase, total)),
+        counts=lambda outcome: None,
+        arrives=lambda outcome: cycle.listener(OutcomeArrived(phase, outcome)),
+    )
