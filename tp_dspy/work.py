@@ -15,7 +15,7 @@ from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.session import Session
 from tp_dspy.tasks.task import Task
 
-__all__ = ["Work", "folder_of", "targets_by_name"]
+__all__ = ["Work", "file_name", "folder_of", "targets_by_name"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ def folder_of(run_dir: Path | None, name: str, names: Sequence[str]) -> Path | N
     """Choose the folder of one of several targets, whose names may hold what no file system takes."""
     if run_dir is None:
         return None
-    plain_names = [re.sub(r"[^\w.-]+", "_", other).strip("._") or "target" for other in names]
-    own = plain_names[names.index(name)]
-    return run_dir / (own if plain_names.count(own) == 1 else f"{own}-{names.index(name)}")
+    files = [file_name(other) for other in names]
+    own = files[names.index(name)]
+    return run_dir / (own if files.count(own) == 1 else f"{own}-{names.index(name)}")
+
+
+def file_name(name: str) -> str:
+    """Make a name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "target"

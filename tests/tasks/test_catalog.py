@@ -1,25 +1,18 @@
 """The catalogue turns public data sets into tasks of one shape, without a question in two splits."""
 
 import logging
-import os
 import random
 from collections import Counter
-from pathlib import Path
 
-import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tp_dspy.errors import ConfigurationError, DataError, HubUnavailableError
-from tp_dspy.tasks.catalog import CATALOG, DATA_VARIABLE, lettered, load
-from tp_dspy.tasks.task import Task, find_overlap
+from tp_dspy.errors import ConfigurationError, DataError
+from tp_dspy.tasks.catalog import DATA_VARIABLE, load, overlapping
+from tp_dspy.tasks.task import Task
 
-REAL_FOLDER = os.environ.get(DATA_VARIABLE)  # as the tests were started, before any fixture changes it
 SPLITS = ("train", "validation", "test")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -29,9 +22,9 @@ def put(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv(DATA_VARIABLE, str(folder))
 
-    def write(path, rows):
+    def write(path, rows, schema=None):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        datasets.Dataset.from_list(rows).to_parquet(str(folder / path))
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / path)
 
     return write
 
@@ -48,6 +41,19 @@ def arc(name, question, labels="ABCD", key="B"):
 
 def fomc(sentence, label):
     return {"index": 1, "sentence": sentence, "year": 2010, "label": label, "orig_index": 1}
+
+
+def logiqa(number, answer=0):
+    options = [f"{number} {letter}" for letter in "wxyz"]
+    return {"context": f"Case {number}.", "query": "What follows?", "options": options, "correct_option": answer}
+
+
+def strategyqa(numbers):
+    return [{"qid": f"q{i}", "question": f"Is it {i}?", "answer": i % 2 == 0} for i in numbers]
+
+
+def openbookqa(name, stem):
+    return {"id": name, "question_stem": stem, "choices": arc(name, "")["choices"], "answerKey": "B"}
 
 
 def phrasebank(count):
@@ -114,10 +120,6 @@ def test_labels_are_words(put):
     assert set(task.answers) == set(task.train[0].choices) == {"negative", "neutral", "positive"}
 
 
-def test_lettered():
-    assert lettered(" Which? ", ["one", "two"]) == "Which?\nA. one\nB. two"
-
-
 # --- Splits
 
 
@@ -165,42 +167,99 @@ def test_arc_drops_questions_that_test_asks_with_other_options(put):
     assert [[e.id for e in getattr(task, split)] for split in SPLITS] == [["t2"], ["v2"], ["x1"]]
 
 
+def test_openbookqa_drops_stems_that_test_completes_otherwise(put):
+    put("allenai__openbookqa/main/train.parquet", [openbookqa("1", "The sun"), openbookqa("2", "The moon")])
+    put("allenai__openbookqa/main/validation.parquet", [openbookqa("3", "The sea")])
+    put("allenai__openbookqa/main/test.parquet", [openbookqa("4", "the sun")])
+    assert [[e.id for e in getattr(load("openbookqa"), split)] for split in SPLITS] == [["2"], ["3"], ["4"]]
+
+
+def test_a_labelled_split_beside_a_test_split_is_developed_on(put):
+    rows = [logiqa(i, i % 4) for i in range(60)]
+    put("lucasmccabe__logiqa/validation.parquet", rows)
+    put("lucasmccabe__logiqa/test.parquet", [logiqa(i) for i in range(100, 130)])
+    task = load("lucasmccabe/logiqa")
+    assert [len(getattr(task, split)) for split in SPLITS] == [40, 20, 30]
+    assert Counter(e.answer for e in task.validation) == dict.fromkeys("ABCD", 5)
+    random.Random(0).shuffle(rows)
+    put("lucasmccabe__logiqa/validation.parquet", rows)
+    again = load("lucasmccabe/logiqa", seed=5)
+    assert [questions(getattr(again, split)) for split in SPLITS] == [questions(getattr(task, s)) for s in SPLITS]
+
+
+def test_copies_that_split_the_same_questions_differently_give_the_same_task(put, tmp_path):
+    put("ChilleD__StrategyQA/train.parquet", strategyqa(range(40)))
+    put("ChilleD__StrategyQA/validation.parquet", strategyqa(range(40, 50)))
+    one = load("ChilleD/StrategyQA")
+    (tmp_path / "data/ChilleD__StrategyQA/validation.parquet").unlink()
+    put("ChilleD__StrategyQA/train.parquet", strategyqa(range(20, 50)))
+    put("ChilleD__StrategyQA/test.parquet", strategyqa(range(20)))
+    other = load("ChilleD/StrategyQA")
+    assert [len(getattr(one, split)) for split in SPLITS] == [20, 10, 20]
+    assert [questions(getattr(one, split)) for split in SPLITS] == [questions(getattr(other, s)) for s in SPLITS]
+
+
+def test_what_the_hubs_small_train_split_repeats_is_in_train_once(put):
+    put("cais__mmlu/anatomy/dev.parquet", [mmlu("bone 0", 0), mmlu("bone 0", 0), mmlu("nerve", 1)])
+    put("cais__mmlu/anatomy/test.parquet", [mmlu(f"bone {i}", 0) for i in range(10)])
+    task = load("anatomy")
+    listed = [question for split in SPLITS for question in questions(getattr(task, split))]
+    assert len(listed) == len(set(listed)) == 11
+
+
+# --- Ids
+
+
+def test_examples_that_share_an_id_are_numbered(put):
+    rows = [fomc("Twice.", 0), fomc("Once.", 1), fomc("Twice.", 0), fomc("Twice.", 2)]
+    put("gtfintechlab__fomc_communication/train.parquet", [fomc("Train.", 0)])
+    named = []
+    for order in (rows, rows[::-1]):
+        put("gtfintechlab__fomc_communication/test.parquet", order)
+        named.append({(e.id, e.question, e.answer) for e in load("fomc").test})
+    assert named[0] == named[1], "whatever the order of the rows"
+    first = min(e_id for e_id, question, _ in named[0] if "Twice" in question)
+    assert {e_id for e_id, question, _ in named[0] if "Twice" in question} == {first, f"{first}-2", f"{first}-3"}
+
+
+def test_ids_of_test_do_not_depend_on_train_and_no_id_is_taken_twice(put):
+    put("allenai__ai2_arc/ARC-Easy/train.parquet", [arc("x", "How?"), arc("x-2", "Who?"), arc("x", "By whom?")])
+    put("allenai__ai2_arc/ARC-Easy/validation.parquet", [arc("v", "Why?")])
+    put("allenai__ai2_arc/ARC-Easy/test.parquet", [arc("x", "When?")])
+    task = load("ARC-Easy")
+    assert [e.id for e in task.test] == ["x"]
+    assert {e.stem: e.id for e in task.train} == {"By whom?": "x-3", "How?": "x-4", "Who?": "x-2"}
+    assert all(set(e.inputs().keys()) == {"question"} for e in task.train)
+
+
+# --- Limits
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_is_at_least_one(limit):
     with pytest.raises(ConfigurationError, match="at least 1"):
         load("cais/mmlu:anatomy", limit=limit)
 
 
-# --- Names and terms
+# --- Terms and overlaps
 
 
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [
-        ("cais/mmlu:anatomie", "cais/mmlu:anatomy"),
-        ("CAIS/MMLU:anatomy", "cais/mmlu:anatomy"),
-        ("pubmedqa", "qiaojin/PubMedQA:pqa_labeled"),
-        ("allenai/ai2_arc", "allenai/ai2_arc:ARC-Easy"),
-        ("cais/mmlu", "and 49 more"),
-        ("takala/financial_phrasebank:sentences_75agree", "sentences_50agree"),
-    ],
-)
-def test_an_unknown_name_is_answered_with_the_nearest(name, near):
-    with pytest.raises(DataError) as caught:
-        load(name)
-    assert repr(name) in str(caught.value)
-    assert near in str(caught.value)
-
-
-def test_the_catalogue_covers_all_mmlu_subjects_and_states_its_terms():
-    subjects = [data for data in CATALOG.values() if data.hub == "cais/mmlu"]
-    assert len(subjects) == 57
-    assert Counter(data.domain for data in subjects) == {"medical": 11, "legal": 3, "financial": 7, "general": 36}
-    assert all(data.licence and data.citation and data.description for data in CATALOG.values())
-    assert {data.hub for data in CATALOG.values() if data.non_commercial} == {
-        "takala/financial_phrasebank",
-        "gtfintechlab/fomc_communication",
-    }
+def test_data_sets_that_share_questions_are_named(put, caplog):
+    assert overlapping("cais/mmlu:clinical_knowledge") == ("cais/mmlu:college_medicine",)
+    assert overlapping("college_medicine") == ("cais/mmlu:clinical_knowledge",)
+    assert overlapping("sentences_50agree") == ("takala/financial_phrasebank:sentences_allagree",)
+    assert overlapping("anatomy") == ()
+    with pytest.raises(DataError, match="no data set 'anatomie'"):
+        overlapping("anatomie")
+    for subject in ("college_medicine", "anatomy"):
+        put(f"cais__mmlu/{subject}/test.parquet", [mmlu(f"bone {i}", 0) for i in range(20)])
+        put(f"cais__mmlu/{subject}/dev.parquet", [mmlu("nerve", 0)])
+        load(subject)
+    warned = [record.getMessage() for record in caplog.records if "shares questions" in record.getMessage()]
+    assert warned == [
+        "cais/mmlu:college_medicine shares questions with cais/mmlu:clinical_knowledge; "
+        "never tune on one and report on the other."
+    ]
 
 
 def test_terms_are_logged_and_non_commercial_ones_as_a_warning(put, caplog):
@@ -213,106 +272,3 @@ def test_terms_are_logged_and_non_commercial_ones_as_a_warning(put, caplog):
     terms = [(record.levelname, record.getMessage()) for record in caplog.records if "licence" in record.getMessage()]
     assert [level for level, _ in terms] == ["INFO", "WARNING"]
     assert "MIT" in terms[0][1] and "CC BY-NC-SA 3.0" in terms[1][1]
-
-
-# --- Data that is not there, or not as expected
-
-
-def test_a_missing_file_is_named_relative_to_the_folder(put, tmp_path):
-    with pytest.raises(DataError, match=r"'cais__mmlu/anatomy/dev\.parquet'") as caught:
-        load("cais/mmlu:anatomy")
-    assert DATA_VARIABLE in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
-
-
-def test_a_missing_column_is_answered_with_those_there_are(put):
-    put("gtfintechlab__fomc_communication/train.parquet", [{"text": "Rates.", "label": 0}])
-    with pytest.raises(DataError, match="no column 'sentence'; the columns are text, label"):
-        load("gtfintechlab/fomc_communication")
-
-
-@pytest.mark.parametrize("label", [3, -1, None])
-def test_a_label_out_of_range_names_the_row(put, label):
-    put("gtfintechlab__fomc_communication/train.parquet", [fomc("Fine.", 0), fomc("Odd.", label)])
-    with pytest.raises(DataError, match="split 'train', row 1"):
-        load("gtfintechlab/fomc_communication")
-
-
-def test_a_damaged_file_is_a_data_error(put, tmp_path):
-    put("gtfintechlab__fomc_communication/train.parquet", [fomc("Fine.", 0)])
-    (tmp_path / "data/gtfintechlab__fomc_communication/train.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(DataError, match="cannot be read as parquet"):
-        load("gtfintechlab/fomc_communication")
-
-
-def test_a_hub_out_of_reach_offers_the_folder_and_the_starter_sets(monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise ConnectionError("no route")
-
-    monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(HubUnavailableError, match="no route") as caught:
-        load("cais/mmlu:anatomy")
-    assert DATA_VARIABLE in str(caught.value)
-    assert "cais__mmlu" in str(caught.value)
-    assert "Task.starter('medical')" in str(caught.value)
-
-
-def test_loader_scripts_are_read_from_the_hubs_parquet_conversion(monkeypatch):
-    calls = []
-
-    def hub(*args, **kwargs):
-        calls.append((args, kwargs))
-        is_mmlu = args[0] == "cais/mmlu"
-        return datasets.Dataset.from_list([mmlu(f"bone {i}", 0) for i in range(9)] if is_mmlu else phrasebank(9))
-
-    monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", hub)
-    load("takala/financial_phrasebank:sentences_allagree")
-    load("cais/mmlu:anatomy")
-    script, dev, test = calls
-    assert script[0] == ("takala/financial_phrasebank",)
-    assert script[1] == {"data_dir": "sentences_allagree", "split": "train", "revision": "refs/convert/parquet"}
-    assert dev == (("cais/mmlu", "anatomy"), {"split": "dev"})
-    assert test == (("cais/mmlu", "anatomy"), {"split": "test"})
-
-
-def test_progress_bars_are_quiet_only_while_reading(put, monkeypatch, capfd):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_DISABLE_PROGRESS_BARS", None)
-    before = datasets.are_progress_bars_disabled()
-    put("takala__financial_phrasebank/sentences_allagree/train.parquet", phrasebank(30))
-    capfd.readouterr()
-    load("takala/financial_phrasebank:sentences_allagree")
-    assert "examples" not in capfd.readouterr().err
-    assert datasets.are_progress_bars_disabled() == before
-
-
-# --- The real data, where they are
-
-
-needs_data = pytest.mark.skipif(not REAL_FOLDER, reason=f"{DATA_VARIABLE} names no folder of data sets")
-EXPECTED = {
-    "cais/mmlu:anatomy": (59, 27, 54),
-    "cais/mmlu:professional_law": (618, 307, 614),
-    "cais/mmlu:professional_accounting": None,
-    "takala/financial_phrasebank:sentences_allagree": (903, 452, 904),
-    "gtfintechlab/fomc_communication": None,
-    "qiaojin/PubMedQA": (400, 200, 400),
-    "allenai/ai2_arc:ARC-Challenge": None,
-}
-
-
-@needs_data
-@pytest.mark.parametrize("name", EXPECTED)
-def test_real_data_sets_load(name, monkeypatch):
-    monkeypatch.setenv(DATA_VARIABLE, str(Path(REAL_FOLDER).resolve()))
-    task = load(name)
-    sizes = tuple(len(getattr(task, split)) for split in SPLITS)
-    assert sizes == (EXPECTED[name] or sizes)
-    assert len(task.train) >= 40 and len(task.test) >= 40
-    assert not find_overlap(task.train, task.validation)
-    for split in SPLITS:
-        for example in getattr(task, split):
-            assert set(example.inputs().keys()) == {"question"}
-            assert example.answer in example.choices
-        assert len({e.id for e in getattr(task, split)}) == len(getattr(task, split)), "ids are unique"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError, SplitOverlapWarning
-from tp_dspy.tasks.task import Task, divide, drop_repeats, example_key, find_overlap, stratified_order
+from tp_dspy.tasks.task import Task, divide, drop_repeats, example_key, find_overlap, normalize, stratified_order
 
 
 def item(question, answer="yes", **extra):
@@ -321,3 +321,55 @@ def test_from_examples_wants_shares_that_make_one(shares):
 def test_from_examples_wants_one_question_a_split():
     with pytest.raises(DataError, match="2 distinct questions"):
         Task.from_examples("t", items("q", 2))
+
+
+# --- A source that holds nothing of the target
+
+
+def test_without_drops_what_occurs_in_any_split_of_the_others(caplog):
+    source = Task("source", train=items("q", 20), validation=items("v", 4), domain="d", description="x")
+    target = Task(
+        "target",
+        train=[*items("t", 10), item("Q number 0?")],
+        validation=[item("q number 1"), item("v number 3")],
+        test=lambda: [item("Q, number 2"), item("V number 2!")],
+    )
+    other = Task("other", train=[*items("o", 10), item("q number 19")])
+    with caplog.at_level(logging.INFO):
+        apart = source.without(target, other)
+    assert texts(apart.train) == {f"q number {i}" for i in range(3, 19)}
+    assert texts(apart.validation) == {"v number 0", "v number 1"}
+    assert (apart.name, apart.domain, apart.description) == ("source", "d", "x")
+    assert "dropped 4 train and 2 validation examples for 'target', 'other'" in caplog.text
+
+
+def test_without_leaves_the_own_test_alone():
+    source = Task("source", train=items("q", 20), test=Untouchable(items("test", 2)))
+    assert "test=unread" in repr(source.without(Task("other", train=items("q", 10))))
+    shared = Task("source", train=items("q", 20), test=items("t", 3))
+    assert texts(shared.without(Task("other", train=items("t", 10))).test) == texts(shared.test)
+
+
+def test_without_others_is_a_copy():
+    source = Task("source", train=items("q", 20), validation=items("v", 4))
+    assert (source.without().train, source.without().validation) == (source.train, source.validation)
+
+
+def test_without_does_not_depend_on_the_name_of_the_input():
+    other = Task("other", train=[dspy.Example(text=f"q number {i}").with_inputs("text") for i in range(10)])
+    assert len(Task("source", train=items("q", 20)).without(other).train) == 10
+
+
+def test_without_says_when_nothing_is_left():
+    source, target = Task("source", train=items("q", 12)), Task("target", train=items("q", 12))
+    with pytest.raises(DataError, match="'source': all 12 train examples also occur in 'target'"):
+        source.without(target)
+    with pytest.raises(ConfigurationError, match="given a list; expected tasks"):
+        source.without([target])
+
+
+def test_brackets_that_stand_alone_are_what_a_question_is_about() -> None:
+    assert normalize("[ { (") != normalize("[ { [") != normalize("[ {")
+    assert normalize("( True ) and False") != normalize("True and ( False )")
+    assert normalize("Heart (left side)") == normalize("heart, left side")
+    assert normalize("(A) Heart") == normalize("A. Heart")

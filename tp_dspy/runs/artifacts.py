@@ -182,6 +182,20 @@ class TransferResult(Artifact):
             settings=settings,
         )
 
+    def programs(self, student: dspy.Module, top_k: int = 3) -> list[dspy.Module]:
+        """Make the programs of the best target prompts, e.g. for ``dspy.Ensemble``.
+
+        Args:
+            student: The program that was compiled, or one with the same predictors.
+            top_k: How many, at most.
+
+        Returns:
+            Copies of the student, the winner first.
+        """
+        last = self.target or self.source
+        finalists = last.ranked if last is not None else [self.winner]
+        return [record.scored().candidate.apply(student) for record in finalists[:top_k]]
+
     @property
     def scorer_usage(self) -> Usage:
         """What the scorer LM cost in this compile."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tp_dspy.scoring.reports import literal, number, signed, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tp_dspy.runs.artifacts import TransferResult
     from tp_dspy.runs.influence import SourceInfluence
-    from tp_dspy.runs.records import CandidateRecord
+    from tp_dspy.runs.records import CandidateRecord, PhaseRecord
     from tp_dspy.runs.source_prompts import SourcePrompts
     from tp_dspy.runs.transfers import Transfers
 
-__all__ = ["influence_table", "source_prompts_table", "transfers_table"]
+__all__ = ["in_words", "influence_table", "result_table", "source_prompts_table", "transfers_table"]
 
 
 def source_prompts_table(sources: SourcePrompts) -> RenderableType:
@@ -78,3 +80,60 @@ def _on(record: CandidateRecord, task: str) -> str:
     if metrics is None or math.isnan(metrics.score):
         return "-"
     return f"{metrics.score:.3f} ({metrics.ifr:.2f}, {metrics.accuracy:.2f})"
+
+
+def result_table(result: TransferResult, top: int, held_out: Mapping[str, Any] | None = None) -> RenderableType:
+    """Draw a result: the winner against the original, the best prompts of each phase, held-out figures, cost."""
+    from rich.console import Group
+
+    gain = result.winner.score - result.original.score
+    parts: list[RenderableType] = [
+        literal(f"Winner ({result.winner.origin}), {signed(gain)} against the original on what it was selected on:"),
+        literal(in_words(result.winner)),
+        literal(""),
+    ]
+    if held_out is not None:
+        parts.append(_held_out_table(held_out))
+    for name, phase in (("source", result.source), ("target", result.target)):
+        if phase is not None:
+            parts += _phase_table(name, phase, top)
+    spent, asked = result.scorer_usage, result.reference_usage
+    tokens = sum(u.prompt_tokens + u.completion_tokens for u in (spent, asked))
+    parts.append(
+        literal(
+            f"{spent.calls} scorer calls, {asked.calls} reference calls, {tokens:,} tokens, {result.seconds:.0f} s. "
+            f"Stopped: {result.stopped}. Scorer LM: {result.settings.get('scorer_lm')}; reference LM: "
+            f"{result.settings.get('reference_lm')}; tp_dspy {result.versions.get('tp_dspy')}, dspy "
+            f"{result.versions.get('dspy')}; {result.created}."
+        )
+    )
+    return Group(*parts)
+
+
+def _phase_table(name: str, phase: PhaseRecord, top: int) -> list[RenderableType]:
+    tasks = list(dict.fromkeys(task for record in phase.ranked for task in record.by_task))
+    best = phase.ranked[:top]
+    rows = [
+        [str(index), record.origin, number(record.score), *(_on(record, task) for task in tasks)]
+        for index, record in enumerate(best, start=1)
+    ]
+    usable = sum(proposal.reason is None for proposal in phase.proposals)
+    title = (
+        f"The {name} phase: {len(phase.history)} prompts scored, {len(phase.dropped)} of them dropped early; {usable} "
+        f"of {len(phase.proposals)} proposals usable; finalists, score (IFR, ACC)"
+    )
+    drawn = table("", ["", "from", "score", *tasks], rows)
+    texts = (literal(f"{index}: {in_words(record)}") for index, record in enumerate(best, 1))
+    return [literal(title), drawn, *texts, literal("")]
+
+
+def _held_out_table(held_out: Mapping[str, Any]) -> RenderableType:
+    from tp_dspy.scoring.held_out import HEADINGS
+
+    rows = []
+    for name, row in held_out["programs"].items():
+        low, high = (row["intervals"].get("score") or [None, None])[:2]
+        cells = [number(math.nan if row.get(metric) is None else row[metric]) for metric in HEADINGS]
+        rows.append([name, *cells, "-" if low is None else f"{low:.3f} - {high:.3f}"])
+    count = next(iter(held_out["programs"].values()))["n"]
+    return table(f"On {count} held-out examples", ["prompt", *HEADINGS.values(), "95 % interval"], rows)

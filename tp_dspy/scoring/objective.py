@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 import numpy as np
@@ -27,6 +27,9 @@ from tp_dspy.scoring.matching import MATCH_KINDS
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.set_objective import Metrics, SetObjective, example_scores
 from tp_dspy.scoring.weights import Constraints, Weights
+
+if TYPE_CHECKING:
+    from tp_dspy.scoring.held_out import HeldOut
 
 __all__ = ["ConfidenceSource", "ObjectiveEvaluator"]
 
@@ -287,6 +290,26 @@ class ObjectiveEvaluator:
         scorer = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
         outcomes = scorer.outcomes(program, examples, verbose=verbose)
         return program.applied_to(outcomes) if isinstance(program, CalibratedProgram) else outcomes
+
+    def evaluate_all(
+        self, programs: Mapping[str, dspy.Module], examples: Sequence[dspy.Example], **settings: Any
+    ) -> HeldOut:
+        """Measure several programs on the same examples, side by side, with paired differences to the first.
+
+        All are run in one pool; programs that are the same are run once.
+
+        Args:
+            programs: By the name to report them under, the one to compare with first.
+            examples: Examples that no search has seen.
+            **settings: As for `evaluate`; see `tp_dspy.scoring.held_out.measure`.
+
+        Raises:
+            ConfigurationError: If there is no program.
+            Else as `evaluate`.
+        """
+        from tp_dspy.scoring.held_out import measure
+
+        return measure(self, programs, examples, **settings)
 
     def calibrate(
         self,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
 from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError, SplitOverlapWarning
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Task", "divide", "drop_repeats", "example_key", "find_overlap", "normalize", "stratified_order"]
 
@@ -25,10 +29,11 @@ _FEW_EXAMPLES = 10  # below this a warning is logged: one example more or less m
 _MOST_ANSWERS = 12  # more allowed answers than this are options of single items, not an answer space
 _MOST_LABELS = 200  # more distinct answers than this are free text, which has no labels to balance
 
-# What makes "5%", "a*b", "-3", "1.5" and "3/4" other questions stays: "%", "*" and a sign directly before a digit.
+# What makes "5%", "a*b", "-3", "1.5" and "3/4" other questions stays: "%", "*" and a sign directly before a digit; so
+# do brackets that stand alone, as in "( ( True ) )" and "[ { (", where they are what the question is about.
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc]")
 _PUNCTUATION = re.compile(
-    r"(?![-./]\d)(?![%*])["
+    r"(?![-./]\d)(?![%*])(?!(?<!\S)[()\[\]{}](?!\S))["
     + re.escape("".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c).startswith("P")))
     + "]"
 )
@@ -222,6 +227,27 @@ class Task:
         return starter.load_starter(domain, kind=kind)
 
     @classmethod
+    def from_csv(cls, path: str | os.PathLike[str], **layout: Any) -> Task:
+        """Make a task of a CSV file; what `layout` takes and what is guessed: see `tp_dspy.tasks.tabular.Layout`."""
+        from tp_dspy.tasks import tabular
+
+        return tabular.load_csv(path, **layout)
+
+    @classmethod
+    def from_jsonl(cls, path: str | os.PathLike[str], **layout: Any) -> Task:
+        """Make a task of a file with one JSON object a line; see `tp_dspy.tasks.tabular.Layout`."""
+        from tp_dspy.tasks import tabular
+
+        return tabular.load_jsonl(path, **layout)
+
+    @classmethod
+    def from_dataframe(cls, frame: pd.DataFrame, *, name: str, **layout: Any) -> Task:
+        """Make a task of a pandas data frame; see `tp_dspy.tasks.tabular.Layout`."""
+        from tp_dspy.tasks import tabular
+
+        return tabular.load_dataframe(frame, name=name, **layout)
+
+    @classmethod
     def from_examples(
         cls,
         name: str,
@@ -287,9 +313,41 @@ class Task:
         _, held = divide(stratified_order(unique, seed=seed, answer=answer), (1 - share, share))
         validation = find_overlap(self.train, held)
         aside = {id(example) for example in validation}
+        return self._with_splits([example for example in self.train if id(example) not in aside], validation)
+
+    def without(self, *others: Task) -> Task:
+        """Return a copy whose train and validation hold no question of any split of the others, as a source must.
+
+        Args:
+            *others: The tasks to stay clear of; a lazy test split of theirs is read. One's own test stays as it is.
+
+        Raises:
+            ConfigurationError: Something given is not a task.
+            DataError: Nothing would be left in train.
+        """
+        if strangers := [type(other).__name__ for other in others if not isinstance(other, Task)]:
+            raise ConfigurationError(f"without() was given a {strangers[0]}; expected tasks, as in without(a, b).")
+        known = {example_key(e) for other in others for e in (*other.train, *other.validation, *other.test)}
+        train, validation = (
+            [example for example in split if example_key(example) not in known]
+            for split in (self.train, self.validation)
+        )
+        dropped = len(self.train) - len(train), len(self.validation) - len(validation)
+        names = ", ".join(repr(other.name) for other in others)
+        if not train:
+            raise DataError(
+                f"Task {self.name!r}: all {dropped[0]} train examples also occur in {names}, so that none is left. "
+                "Take a source with other questions."
+            )
+        if any(dropped):
+            logger.info("Task %r: dropped %d train and %d validation examples for %s.", self.name, *dropped, names)
+        return self._with_splits(train, validation)
+
+    def _with_splits(self, train: Iterable[dspy.Example], validation: Iterable[dspy.Example]) -> Task:
+        """Make the same task with another train and validation; a test that nobody has read stays unread."""
         return Task(
             self.name,
-            train=[example for example in self.train if id(example) not in aside],
+            train=train,
             validation=validation,
             test=self._test if self._test is not None else lambda: self.test,
             domain=self.domain,
