@@ -375,3 +375,36 @@ def test_the_target_phase_names_answers_that_the_sources_do_not_have() -> None:
     target = world.task("finance", train=8)
     compiled = same.compile(student(), trainset=target.train, source_tasks=sources)
     assert "general" not in [entry.origin for entry in compiled.detailed_results.target.history]
+
+
+def test_what_earlier_optimisers_left_on_a_program_is_neither_copied_nor_counted() -> None:
+    world = World(1)
+    task = world.task("finance", train=8, validation=8)
+    given = {"trainset": task.train, "valset": task.validation}
+    bare, laden = student(), student()
+    laden.candidate_programs = [{"score": 1.0, "program": student("Rival.")} for _ in range(6)]
+    laden.trial_logs = {1: {"full_eval_program": student("Another.")}}
+    assert optimiser(world).plan(laden, **given).words == optimiser(world).plan(bare, **given).words
+    compiled = optimiser(world).compile(laden, **given)
+    assert compiled.signature.instructions == optimiser(world).compile(bare, **given).signature.instructions
+    assert not hasattr(compiled, "candidate_programs") and not hasattr(compiled, "trial_logs")
+    assert len(laden.candidate_programs) == 6, "the student is as it was"
+
+
+def test_the_programs_of_a_result_begin_with_the_winner_even_when_the_target_phase_was_cut_off() -> None:
+    world = World(2)
+    sources = [world.task(name, train=12, validation=12) for name in ("medicine", "law")]
+    target = world.task("finance", train=12, validation=12)
+
+    def interrupt(event: object) -> None:
+        if event.kind == "phase" and event.phase == "target":
+            raise KeyboardInterrupt
+
+    program = student()
+    compiled = optimiser(world, rounds=4, listeners=[interrupt]).compile(
+        program, trainset=target.train, valset=target.validation, source_tasks=sources
+    )
+    best = compiled.detailed_results.programs(program, top_k=2)
+    assert compiled.signature.instructions != "Answer."
+    assert best[0].signature.instructions == compiled.signature.instructions
+    assert len({one.signature.instructions for one in best}) == 2

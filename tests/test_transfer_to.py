@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
 
+from programs.benchmarks.adapt import Curves, run
 from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, scripted_lm
+from programs.benchmarks.transfer import Setting
 from programs.benchmarks.worlds import World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
 from tp_dspy.errors import ConfigurationError, ProgramError, ScoringFailedError
@@ -150,6 +153,19 @@ def test_targets_that_are_none(world: World, sources: SourcePrompts, given: Any,
     with pytest.raises(ConfigurationError, match=words):
         tp.transfer_to(student(), given, source_prompts=sources)
     assert tp.scorer.lm.scripted.calls == 0
+
+
+def test_adapting_saved_source_prompts_takes_less_than_a_third_of_the_calls_of_a_search_from_scratch() -> None:
+    # Three worlds guard it; the evidence is `python -m programs.benchmarks.adapt`, over twenty and more.
+    curves = [run(Setting(seed, target=10, rounds=8), budgets=(150, 450)) for seed in range(3)]
+    adapted, scratch = (
+        [statistics.mean(q) for q in zip(*c, strict=True)] for c in zip(*map(_pair, curves), strict=True)
+    )
+    assert adapted[0] > scratch[1], (adapted, scratch)
+
+
+def _pair(curves: Curves) -> tuple[list[float], list[float]]:
+    return curves.adapted, curves.scratch
 
 
 # Another LM.

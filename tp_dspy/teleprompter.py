@@ -37,6 +37,7 @@ from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.runs.transfers import Transfers
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.scoring.programs import without_rivals
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.scoring.throttle import Limits
 from tp_dspy.session import Plan, Session, standings
@@ -338,6 +339,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
     ) -> Work:
         """Check everything that can be known before a call is paid, and plan the phases."""
         original, answering = read_program(student, self.objective.answers)
+        student = without_rivals(student)
         carried: list[ScoredCandidate] = []
         if source_prompts is not None:
             self._tell_of_another_lm(source_prompts)
@@ -449,7 +451,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         for task, metrics in result.winner.by_task.items():
             if missed := self.objective.rule.constraints.missed(metrics.as_dict()):
                 logger.warning("No prompt keeps all constraints; the best on %s: %s.", task, "; ".join(missed))
-        compiled = result.winner.scored().candidate.apply(student)
+        compiled = result.winner.scored().candidate.apply(without_rivals(student))
         compiled.detailed_results = result
         if folder is not None:
             result.save(folder / "result.json")

@@ -26,10 +26,11 @@ import dspy
 
 from programs.benchmarks.worlds import DirectStudent, World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, Task, TransferPrompting, TransferResult
+from tp_dspy.optimization.events import Listener
 from tp_dspy.optimization.stopping import StopRule
 
 # More rounds than any budget here lasts for.
-_NO_END = 10_000
+NO_END = 10_000
 _INSTRUCTION = "Answer."
 
 
@@ -67,36 +68,53 @@ class Row:
     calls_alone: int
 
 
+def optimiser(
+    world: World, setting: Setting, *, rounds: int, stop: Sequence[StopRule] = (), listeners: Sequence[Listener] = ()
+) -> TransferPrompting:
+    """Make the optimiser of an experiment."""
+    sure = "logits" if setting.engine else lambda example, prediction: prediction.sure
+    return TransferPrompting(
+        ObjectiveEvaluator(confidence=sure),
+        reference_lm=world.reference_lm(),
+        scorer_lm=world.scorer_lm(),
+        rounds=rounds,
+        proposals=6,
+        examples=max(setting.source, setting.target),
+        seed_instructions=[],
+        stop=stop,
+        verbose=False,
+        listeners=listeners,
+    )
+
+
+def student_of(world: World, setting: Setting) -> dspy.Module:
+    """Make the program of an experiment."""
+    if setting.engine:
+        return dspy.Predict(dspy.Signature("question -> answer", _INSTRUCTION))
+    return DirectStudent(world, _INSTRUCTION)
+
+
+def tasks_of(world: World, setting: Setting) -> tuple[list[Task], Task]:
+    """Make the source tasks and the target."""
+    sources = [world.task(name, train=setting.source, validation=setting.source) for name in ("medicine", "law")]
+    return sources, world.task("finance", train=setting.target, validation=setting.target)
+
+
 def run(setting: Setting) -> Row:
     """Compile twice in one world."""
     dspy.configure(adapter=InstructionAdapter())
     world = World(setting.world, noise=setting.noise, shift=setting.shift)
-    names = ("medicine", "law")
-    sources = [world.task(name, train=setting.source, validation=setting.source) for name in names]
-    target = world.task("finance", train=setting.target, validation=setting.target)
+    student = student_of(world, setting)
+    tasks, target = tasks_of(world, setting)
 
     def compiled(rounds: int, sources: Sequence[Task] | None, stop: Sequence[StopRule]) -> tuple[TransferResult, int]:
         scored = Counter[str]()
-        optimiser = TransferPrompting(
-            ObjectiveEvaluator(confidence="logits" if setting.engine else lambda example, prediction: prediction.sure),
-            reference_lm=world.reference_lm(),
-            scorer_lm=world.scorer_lm(),
-            rounds=rounds,
-            proposals=6,
-            examples=max(setting.source, setting.target),
-            seed_instructions=[],
-            stop=stop,
-            verbose=False,
-            listeners=[lambda event: scored.update([event.kind])],
-        )
-        made = optimiser.compile(student, trainset=target.train, valset=target.validation, source_tasks=sources)
+        tp = optimiser(world, setting, rounds=rounds, stop=stop, listeners=[lambda event: scored.update([event.kind])])
+        made = tp.compile(student, trainset=target.train, valset=target.validation, source_tasks=sources)
         return made.detailed_results, scored["outcome"]
 
-    student = DirectStudent(world, _INSTRUCTION)
-    if setting.engine:
-        student = dspy.Predict(dspy.Signature("question -> answer", _INSTRUCTION))
-    both, calls = compiled(setting.rounds, sources, [])
-    alone, calls_alone = compiled(_NO_END, None, [ScorerCalls(calls)])
+    both, calls = compiled(setting.rounds, tasks, [])
+    alone, calls_alone = compiled(NO_END, None, [ScorerCalls(calls)])
     texts = [next(iter(r.instructions.values())) for r in (both.winner, alone.winner, both.source.ranked[0])]
     return Row(*(world.quality(text) for text in texts), calls, calls_alone)
 

@@ -6,10 +6,19 @@ import enum
 from typing import Literal, Optional
 
 import pytest
+from dspy.experimental import Choice, Noul, Score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tp_dspy.lms.answers import bare, choices_of_type, holds_nothing_else, listed_choices, read_choice, same_answer
+from tp_dspy.lms.answers import (
+    as_text,
+    bare,
+    choices_of_type,
+    holds_nothing_else,
+    listed_choices,
+    read_choice,
+    same_answer,
+)
 
 LETTERS = ["A", "B", "C", "D"]
 MIXED = ["neutral", "very positive", "3.5", "no", "A"]
@@ -169,3 +178,13 @@ def test_what_is_no_list_of_answers_is_refused(choices):
 )
 def test_nothing_may_stand_around_a_strict_reply(reply, answer, alone):
     assert holds_nothing_else(reply, answer) is alone
+
+
+def test_dspys_decisions_are_read_by_their_value() -> None:
+    kind, rubric = Choice[("billing", "money"), ("technical", "bugs")], Score["poor", "fair", "good"]
+    assert choices_of_type(Noul) == choices_of_type(Noul[(True, "blocked"), (False, "fine")]) == ("True", "False")
+    assert choices_of_type(kind) == ("billing", "technical")
+    assert choices_of_type(rubric) == ("0", "1", "2")
+    assert as_text(Noul(value=True, confidence=0.4, probability=0.7)) == "True"
+    assert as_text(kind(value="technical", confidence=0.5)) == "technical"
+    assert as_text(rubric(value=1.6, confidence=0.5, level=2)) == "2"

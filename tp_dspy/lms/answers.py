@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
+from dspy.experimental import Choice, Noul, Score
+
 __all__ = [
     "as_text",
     "bare",
@@ -102,7 +104,7 @@ def normalized(text: str) -> str:
 
 
 def choices_of_type(annotation: Any) -> tuple[str, ...] | None:
-    """List the values of a closed type (``Literal``, enum, ``bool``; also ``... | None``) as text.
+    """List the values of a closed type as text: ``Literal``, enum, ``bool``, DSPy's decisions; also ``... | None``.
 
     Returns:
         The values in their order; None for a type that takes any text.
@@ -114,12 +116,19 @@ def choices_of_type(annotation: Any) -> tuple[str, ...] | None:
         return tuple(as_text(value) for value in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return tuple(as_text(member) for member in annotation)
+    decision: Any = annotation if isinstance(annotation, type) else object
+    if issubclass(decision, Score):
+        return tuple(str(level) for level in range(len(decision.criteria() or ()))) or None
+    if issubclass(decision, Choice | Noul):
+        return choices_of_type(decision.model_fields["value"].annotation)
     return ("True", "False") if annotation is bool else None
 
 
 def as_text(value: Any) -> str:
-    """Write an answer as text: an enum's member as its value."""
-    return str(value.value if isinstance(value, enum.Enum) else value)
+    """Write an answer as text: an enum's member or a decision as its value, a ``Score`` as its level."""
+    if isinstance(value, Score):
+        return str(value.level if value.level is not None else value.value)
+    return str(value.value if isinstance(value, enum.Enum | Choice | Noul) else value)
 
 
 def listed_choices(choices: Any) -> tuple[str, ...]:

@@ -192,8 +192,9 @@ class TransferResult(Artifact):
         Returns:
             Copies of the student, the winner first.
         """
-        last = self.target or self.source
-        finalists = last.ranked if last is not None else [self.winner]
+        phases = [phase for phase in (self.target, self.source) if phase is not None]
+        # Where the target phase was interrupted before it had scored anything, the source phase chose the winner.
+        finalists = next((p.ranked for p in phases if p.ranked[0].id == self.winner.id), [self.winner])
         return [record.scored().candidate.apply(student) for record in finalists[:top_k]]
 
     @property

@@ -7,9 +7,12 @@ import logging
 
 import dspy
 
-__all__ = ["copy_sharing_lms"]
+__all__ = ["copy_sharing_lms", "without_rivals"]
 
 logger = logging.getLogger(__name__)
+
+# What DSPy's optimisers leave on the program that they return: rivals of it, and records that hold them.
+_LEFT_BEHIND = ("candidate_programs", "mb_candidate_programs", "trial_logs", "detailed_results")
 
 
 def copy_sharing_lms(program: dspy.Module) -> dspy.Module:
@@ -26,3 +29,18 @@ def copy_sharing_lms(program: dspy.Module) -> dspy.Module:
         if isinstance(getattr(module, "lm", None), dspy.BaseLM) and name in after:
             after[name].lm = module.lm
     return copied
+
+
+def without_rivals(program: dspy.Module) -> dspy.Module:
+    """Give a program without what earlier optimisers left on it; the program itself where there is nothing.
+
+    Whoever walks through a program would come across the rivals: their prompts would count as its own, and each of its
+    copies would hold copies of all of them.
+    """
+    left = [name for name in _LEFT_BEHIND if name in vars(program)]
+    if not left:
+        return program
+    bare = copy.copy(program)
+    for name in left:
+        delattr(bare, name)
+    return copy_sharing_lms(bare)
