@@ -13,8 +13,9 @@ import dspy
 import pytest
 
 from programs.benchmarks.scripted import Reply, answer_logprobs, scripted_lm
-from programs.benchmarks.worlds import ACCURACY_WORDS, FORMAT_WORD, World
-from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
+from programs.benchmarks.transfer import Setting, run
+from programs.benchmarks.worlds import World
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, SourcePrompts, Task, TransferPrompting
 from tp_dspy.errors import (
     ConfigurationError,
     DataError,
@@ -23,8 +24,6 @@ from tp_dspy.errors import (
     ProgramError,
     SplitOverlapWarning,
 )
-
-GOOD_WORDS = {FORMAT_WORD, *ACCURACY_WORDS}
 
 
 @pytest.fixture(autouse=True)
@@ -43,36 +42,17 @@ def optimiser(world: World, **settings: object) -> TransferPrompting:
     )
 
 
-def good_words(instruction: str) -> set[str]:
-    return GOOD_WORDS & set(instruction.split())
-
-
 # The property of the method.
 
 
-def test_words_found_on_the_sources_are_carried_to_the_target_and_beat_a_single_stage_of_as_many_calls() -> None:
-    # Three worlds guard it and prove nothing: of the first four, the single stage wins the last. The evidence is
-    # `python -m programs.benchmarks.transfer`, over as many worlds as one likes.
-    found, carried, both, alone = [], [], [], []
-    for seed in range(3):
-        world = World(seed)
-        sources = [world.task(name, train=16, validation=16) for name in ("medicine", "law")]
-        target = world.task("finance", train=4, validation=4)
-        transfer = optimiser(world, rounds=12, proposals=6, examples=16)
-        compiled = transfer.compile(student(), trainset=target.train, valset=target.validation, source_tasks=sources)
-        record = compiled.detailed_results
-        found.append(len(good_words(record.source.ranked[0].instructions["self"])))
-        carried.append(len(good_words(compiled.signature.instructions)))
-        both.append(world.quality(compiled.signature.instructions))
-        spent = transfer.scorer.lm.scripted.calls
-        # The same optimiser without source tasks goes on until it has spent as much, all of it on the target.
-        single = optimiser(world, rounds=10_000, proposals=6, examples=16, stop=[ScorerCalls(spent)])
-        compiled = single.compile(student(), trainset=target.train, valset=target.validation)
-        alone.append(world.quality(compiled.signature.instructions))
-        assert single.scorer.lm.scripted.calls == pytest.approx(spent, rel=0.03)
-    assert statistics.mean(found) >= 2, f"good words, out of {len(GOOD_WORDS)}, found in the source phase: {found}"
-    assert statistics.mean(carried) >= statistics.mean(found), f"found {found}, carried to the target {carried}"
-    assert statistics.mean(both) > statistics.mean(alone) + 0.05, (both, alone)
+def test_words_found_on_the_sources_beat_a_single_stage_of_as_many_calls_on_the_target() -> None:
+    # A few worlds guard it and prove nothing; the evidence is `python -m programs.benchmarks.transfer`, over as many as
+    # one likes. The single stage is the same optimiser without source tasks, and goes on until it has spent as much.
+    rows = [run(Setting(seed, target=4, source=16, rounds=6)) for seed in range(3)]
+    for row in rows:
+        assert row.calls_alone == pytest.approx(row.calls_both, rel=0.03)
+    both, alone = (statistics.mean(getattr(row, name) for row in rows) for name in ("both", "alone"))
+    assert both > alone + 0.05, rows
 
 
 def test_source_prompts_are_scored_again_on_the_target_with_their_source_score_as_prior() -> None:

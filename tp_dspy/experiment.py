@@ -12,12 +12,14 @@ import dspy
 
 from tp_dspy.errors import SplitOverlapError
 from tp_dspy.optimization.events import Event, OutcomeArrived, PhaseBegan, StepBegan
+from tp_dspy.optimization.ledger import INTERRUPTED
 from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.scoring.held_out import HeldOut, measure
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.session import Plan
-from tp_dspy.tasks.task import Task, find_overlap, stratified_order
+from tp_dspy.tasks.splitting import find_overlap, stratified_order
+from tp_dspy.tasks.task import Task
 from tp_dspy.teleprompter import TransferPrompting
 
 __all__ = ["Experiment", "Report"]
@@ -38,7 +40,8 @@ class Report:
     Attributes:
         program: The compiled program.
         result: The compile's own record.
-        held_out: Original, best source and target prompt on the target's test split; None where it has none.
+        held_out: Original, best source and target prompt on the target's test split; None where it has none, and after
+            Ctrl-C.
         seconds: Wall time.
         saved: Files written, by what they hold.
     """
@@ -137,7 +140,9 @@ class Experiment:
         started = time.monotonic()
         compiled = self.teleprompter.compile(self.program, **self._given())
         result: TransferResult = compiled.detailed_results
-        held_out = self._held_out(compiled, result) if self.target.test else None
+        # Who pressed Ctrl-C is not waiting for more calls; the same again measures then.
+        broken_off = result.stopped == INTERRUPTED
+        held_out = self._held_out(compiled, result) if self.target.test and not broken_off else None
         folder = self.teleprompter.run_dir
         kept = ("program", "source_prompts", "result") if folder is not None else ()
         saved = {name: folder / f"{name}.json" for name in kept if folder is not None}

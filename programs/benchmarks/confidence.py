@@ -21,7 +21,8 @@ from tp_dspy import InstructionAdapter, ObjectiveEvaluator
 from tp_dspy.demo import load_task
 from tp_dspy.lms.embedded import embedded_lm
 from tp_dspy.scoring.evaluation import Evaluation
-from tp_dspy.tasks.task import Task, stratified_order
+from tp_dspy.tasks.splitting import stratified_order
+from tp_dspy.tasks.task import Task
 
 TASKS = (
     "cais/mmlu:clinical_knowledge",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tp_dspy.tasks.catalog import CATALOG, DATA_VARIABLE, load
-from tp_dspy.tasks.task import find_overlap
+from tp_dspy.tasks.splitting import find_overlap
 
 FOLDER = os.environ.get(DATA_VARIABLE)  # as the tests were started, before any fixture changes it
 SPLITS = ("train", "validation", "test")

@@ -9,8 +9,9 @@ import pytest
 
 from tp_dspy.errors import DataError
 from tp_dspy.tasks import starter
+from tp_dspy.tasks.splitting import normalize
 from tp_dspy.tasks.starter import STARTER_DOMAINS, STARTER_KINDS, load_starter
-from tp_dspy.tasks.task import Task, normalize
+from tp_dspy.tasks.task import Task
 
 ANSWERS = {
     "choice": {"A", "B", "C", "D"},

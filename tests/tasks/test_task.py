@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapError, SplitOverlapWarning
-from tp_dspy.tasks.task import Task, divide, drop_repeats, example_key, find_overlap, normalize, stratified_order
+from tp_dspy.tasks.splitting import divide, drop_repeats, example_key, find_overlap, normalize, stratified_order
+from tp_dspy.tasks.task import Task
 
 
 def item(question, answer="yes", **extra):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from tp_dspy.cli import compiling, demo, measuring, runs, sources, tasks
+from tp_dspy.cli.output import Commands
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
 @app.callback()

@@ -14,7 +14,7 @@ from tp_dspy.cli.settings import Budgets, Effort, Job, LMs, Run, Scoring
 if TYPE_CHECKING:
     from tp_dspy.experiment import Report
 
-__all__ = ["carry_out", "register", "show_report"]
+__all__ = ["carry_out", "exit_if_interrupted", "register", "show_report"]
 
 _COMPILE_EXAMPLE = (
     "Example: [bold]tp-dspy compile 'question -> answer' --target mine.csv --source medqa --source pubmedqa "
@@ -64,12 +64,10 @@ def compile_program(
             effort=effort,
             test_limit=test_limit,
         )
-        if lms.scorer == "embedded":
-            shown.remark(_TOY, "yellow")
         if dry_run:
             _plan(job, shown)
         else:
-            carry_out(job, out if out is not None else default_folder(job), shown)
+            carry_out(Run(job=job), out if out is not None else default_folder(job), shown)
 
 
 @o.takes(more=o.budgets_of)
@@ -81,34 +79,48 @@ def resume(
 ) -> None:
     """Go on with a run that was interrupted, killed, or out of budget; what was paid for is not paid for again."""
     with reporting(as_json, debug) as shown:
-        job = Run.of_folder(run).job
+        record = Run.of_folder(run)
         given = {name: value for name, value in more.model_dump().items() if value is not None}
-        budgets = job.budgets.model_copy(update=given)
-        carry_out(job.model_copy(update={"budgets": budgets}), run, shown)
+        budgets = record.job.budgets.model_copy(update=given)
+        job = record.job.model_copy(update={"budgets": budgets})
+        carry_out(record.model_copy(update={"job": job, "state": "running", "held_out": None}), run, shown)
 
 
-def carry_out(job: Job, out: Path, shown: Output) -> None:
+def carry_out(record: Run, out: Path, shown: Output) -> None:
     """Compile, measure, save, and show what came of it.
+
+    Args:
+        record: What is asked for.
+        out: The folder of the run.
+        shown: Where to show it.
 
     Raises:
         typer.Exit: With `INTERRUPTED`, after Ctrl-C: what was written is the best so far.
     """
-    from tp_dspy.optimization.ledger import INTERRUPTED as BROKEN_OFF
     from tp_dspy.runs.progress import LiveProgress
 
+    job = record.job
     program = job.student()
     with job.lms.configured(program) as lm, LiveProgress(shown.remarks) as live:
         experiment = job.experiment(out, [live], program, lm)
         # Whatever is wrong shows now, before there is a run to go on with.
         experiment.plan()
-        record = Run(job=job)
+        if job.lms.scorer == "embedded":
+            shown.remark(_TOY, "yellow")
         record.keep(out)
         report = experiment.run()
     held_out = report.held_out.to_dict() if report.held_out is not None else None
     record.model_copy(update={"state": report.result.stopped, "held_out": held_out}).keep(out)
     show_report(report, shown, job.program, job.lms)
     shown.document(report.to_dict())
-    if report.result.stopped == BROKEN_OFF:
+    exit_if_interrupted(report.result.stopped)
+
+
+def exit_if_interrupted(*stopped: str) -> None:
+    """End with the exit code of Ctrl-C, where that is among the reasons why something stopped."""
+    from tp_dspy.optimization.ledger import INTERRUPTED as BROKEN_OFF
+
+    if BROKEN_OFF in stopped:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -119,7 +131,7 @@ def show_report(report: Report, shown: Output, program: str, lms: LMs) -> None:
 
     if report.held_out is not None:
         shown.show(report.held_out)
-    else:
+    elif report.result.stopped != BROKEN_OFF:
         shown.show("The target has no test split, so there is no table on held-out examples.", style="yellow")
     if report.result.stopped == BROKEN_OFF:
         shown.show("Interrupted: what follows is the best so far. The same command goes on from here.", style="yellow")
@@ -136,18 +148,14 @@ def show_report(report: Report, shown: Output, program: str, lms: LMs) -> None:
     )
     if report.saved:
         shown.show(f"Saved: {', '.join(path.as_posix() for path in report.saved.values())}. To use it:")
-        shown.show(_in_python(program, lms, report.saved["program"]), soft_wrap=True)  # to be copied
+        shown.show(_in_python(report, program, lms), soft_wrap=True)  # to be copied
 
 
-def _in_python(program: str, lms: LMs, saved: Path) -> str:
-    lines = ["import dspy, tp_dspy", lms.in_python()]
-    if "->" in program:
-        lines.append(f"program = dspy.Predict({program!r})")
-    else:
-        place, _, name = program.rpartition(":") if ":" in program[2:] else (program, "", "PROGRAM")
-        lines.append(f"from {Path(place).stem if place.endswith('.py') else place} import {name}")
-        lines.append(f"program = {name}()  # without () where it is an object, not a class")
-    lines.append(f"program.load({saved.as_posix()!r})")
+def _in_python(report: Report, program: str, lms: LMs) -> str:
+    from tp_dspy.cli.programs import in_python
+
+    load = f"program.load({report.saved['program'].as_posix()!r})"
+    lines = ["import dspy, tp_dspy", lms.in_python(report.program), *in_python(program), load]
     return "\n".join(f"  {line}" for line in lines)
 
 

@@ -44,7 +44,7 @@ def demo(
 ) -> None:
     """Improve a small QA program on held-out questions, with an LM on this machine and no API key."""
     with reporting(as_json, debug) as shown:
-        from tp_dspy.cli.compiling import show_report
+        from tp_dspy.cli.compiling import exit_if_interrupted, show_report
         from tp_dspy.cli.settings import LMs
         from tp_dspy.demo import DEFAULT_SOURCES, DEFAULT_TARGET, Demo
         from tp_dspy.lms.specs import resolve_lm
@@ -67,14 +67,15 @@ def demo(
         if scorer == "embedded":
             shown.show(SMALL_LM_NOTE, style="italic")
         shown.document(report.to_dict())
+        exit_if_interrupted(report.result.stopped)
 
 
 def _run(runner: Demo, shown: Output) -> Report:
     from tp_dspy.runs.progress import LiveProgress
 
     tasks, target = runner.load()
-    shown.show(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")
-    shown.show(f"Scorer LM: {runner.scorer_lm.model}. Reference LM: {runner.reference_lm.model}.")
+    shown.remark(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")
+    shown.remark(f"Scorer LM: {runner.scorer_lm.model}. Reference LM: {runner.reference_lm.model}.")
     with LiveProgress(shown.remarks, summary=False) as live:
         runner.listeners = [live]
         return runner.run(tasks, target)

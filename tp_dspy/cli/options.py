@@ -35,6 +35,8 @@ __all__ = [
     "scoring_of",
     "sources_of",
     "takes",
+    "task_names",
+    "was_typed",
 ]
 
 _TASKS = "Task"
@@ -48,7 +50,7 @@ ConfidenceName = Literal["logits", "verbalized", "agreement", "none"]
 PositionName = Literal["before", "start", "end", "answer"]
 
 
-def _task_names(incomplete: str) -> list[str]:
+def task_names(incomplete: str) -> list[str]:
     """Complete a task's name."""
     from tp_dspy.tasks.catalog import CATALOG
     from tp_dspy.tasks.starter import STARTER_DOMAINS
@@ -67,7 +69,10 @@ def _configured(context: typer.Context, path: Path | None) -> Path | None:
         raise typer.BadParameter(f"there is no file {str(path)!r}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{str(path)!r} is not TOML ({error}).") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{str(path)!r} cannot be read ({error.strerror}).") from None
     names = _options(context)
+    repeated = {parameter.name for parameter in context.command.params if getattr(parameter, "multiple", False)}
     taken: dict[str, Any] = {}
     for key, value in given.items():
         name = names.get(key.replace("_", "-").lower())
@@ -76,8 +81,8 @@ def _configured(context: typer.Context, path: Path | None) -> Path | None:
             hint = f" Near to it: {', '.join(near)}." if near else f" There are: {', '.join(sorted(names))}."
             raise typer.BadParameter(f"{str(path)!r} sets {key!r}, which this command does not have.{hint}")
         if isinstance(value, dict):
-            value = [f"{k}={v}" for k, v in value.items()]
-        taken[name] = value
+            value = [f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in value.items()]
+        taken[name] = [value] if name in repeated and isinstance(value, str) else value
     context.default_map = {**(context.default_map or {}), **taken}
     return path
 
@@ -101,7 +106,7 @@ Instruction = Annotated[str | None, typer.Option(help="The instruction of a prog
 Sources = Annotated[
     list[str] | None,
     typer.Option(
-        "--source", "-s", help="A source task; may be repeated.", autocompletion=_task_names, rich_help_panel=_TASKS
+        "--source", "-s", help="A source task; may be repeated.", autocompletion=task_names, rich_help_panel=_TASKS
     ),
 ]
 Target = Annotated[
@@ -110,7 +115,7 @@ Target = Annotated[
         "--target",
         "-t",
         help="The target task: a file, starter/DOMAIN[:KIND], or a name of the catalogue.",
-        autocompletion=_task_names,
+        autocompletion=task_names,
         rich_help_panel=_TASKS,
     ),
 ]
@@ -258,6 +263,12 @@ def effort_of(
 ) -> Effort:
     """Options of how much is done, and what they make."""
     return Effort(auto=auto, rounds=rounds, proposals=proposals, examples=examples, top_k=top_k, seed=seed)
+
+
+def was_typed(context: typer.Context, parameter: str) -> bool:
+    """Say whether a command was given a parameter, and it has not its default only."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name != "DEFAULT"
 
 
 def takes(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import operator
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
 from tp_dspy.errors import ProgramError
 
-__all__ = ["load_program"]
+if TYPE_CHECKING:
+    from tp_dspy.tasks.task import Task
+
+__all__ = ["check_inputs", "in_python", "load_program"]
 
 _EXPECTED = (
     "expected 'package.module:object', 'file.py:object', or a signature such as 'question -> answer'; the object is a "
@@ -45,21 +51,79 @@ def load_program(spec: str, *, instruction: str | None = None, state: str | os.P
     return program
 
 
+def check_inputs(program: dspy.Module, *tasks: Task) -> None:
+    """See that a program takes what tasks give it; DSPy would call the LM all the same, without the missing fields.
+
+    Raises:
+        ProgramError: If it takes something else.
+    """
+    if not callable(getattr(program, "forward", None)):
+        raise ProgramError(f"{type(program).__name__} has no method forward; expected a program that can be called.")
+    named = list(inspect.signature(program.forward).parameters.values())
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in named):
+        # DSPy's own modules: they take what their signature says.
+        inner = program.predict if isinstance(program, dspy.ChainOfThought) else program
+        fields = getattr(getattr(inner, "signature", None), "input_fields", None)
+        if fields is None:
+            return
+        takes = needs = set(fields)
+    else:
+        takes = {parameter.name for parameter in named}
+        needs = {parameter.name for parameter in named if parameter.default is parameter.empty}
+    for task in tasks:
+        given = set(task.inputs)
+        if needs - given or given - takes:
+            wanted = " ".join(f"--column input.{name}=COL" for name in sorted(needs))
+            raise ProgramError(
+                f"The program takes {sorted(takes)}, and {task.name} gives it {sorted(given)}. Of a file, say which "
+                f"columns it is to be given: {wanted}. Other tasks give a question only."
+            )
+
+
+def in_python(spec: str) -> list[str]:
+    """Say how to make a program that was loaded, as lines of Python for the folder one is in."""
+    if "->" in spec:
+        return [f"program = dspy.Predict({spec!r})"]
+    place, name = _parted(spec)
+    path, lines = Path(place), []
+    module = sys.modules[_name_of(path) if path.suffix == ".py" else place]
+    name = name or _only(module, spec)
+    if path.suffix == ".py":
+        place = path.stem
+        if path.resolve().parent != Path.cwd():
+            lines.append(f"import sys; sys.path.insert(0, {path.parent.as_posix()!r})")
+    if all(map(str.isidentifier, place.split("."))):
+        lines.append(f"from {place} import {name.partition('.')[0]}")
+        made = name
+    else:
+        made = f"__import__({place!r}).{name}"
+    called = "" if isinstance(operator.attrgetter(name)(module), dspy.Module) else "()"
+    return [*lines, f"program = {made}{called}"]
+
+
 def _of_signature(spec: str, instruction: str | None) -> dspy.Module:
     try:
         signature = dspy.Signature(spec) if instruction is None else dspy.Signature(spec, instruction)
     except Exception as error:
         raise ProgramError(f"{spec!r} is no signature ({error}); expected e.g. 'question -> answer'.") from error
+    if not (signature.input_fields and signature.output_fields):
+        raise ProgramError(f"{spec!r} is no signature (a side is empty); expected e.g. 'question -> answer'.")
     return dspy.Predict(signature)
+
+
+def _parted(spec: str) -> tuple[str, str]:
+    """Part a spec into a module or file, and the name of an object, which may be empty."""
+    # The last colon, and not that of a drive.
+    place, _, name = spec.rpartition(":") if not re.fullmatch(r"[A-Za-z]:[\\/][^:]*|[^:]*", spec) else (spec, "", "")
+    return place, name
 
 
 def _found(spec: str) -> Any:
     """Find the object that a spec names."""
-    # The last colon, and not that of a drive.
-    place, _, name = spec.rpartition(":") if ":" in spec[2:] else (spec, "", "")
+    place, name = _parted(spec)
     module = _imported(place, spec)
     if not name:
-        return _only(module, spec)
+        return getattr(module, _only(module, spec))
     found: Any = module
     for part in name.split("."):
         try:
@@ -88,13 +152,17 @@ def _imported(place: str, spec: str) -> ModuleType:
         raise ProgramError(f"{place} could not be imported: there is no module {error.name!r}.") from error
     except (ValueError, TypeError) as error:
         raise ProgramError(f"{spec!r} names no module ({error}); {_EXPECTED}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ProgramError(f"{place} raised {type(error).__name__} on import: {error}") from error
 
 
+def _name_of(path: Path) -> str:
+    """Name the module of a file: not as the file, which may be called as a package is."""
+    return f"_tp_dspy_program_{path.stem}"
+
+
 def _from_file(path: Path) -> ModuleType:
-    # A name of its own: a user's file may be called as a package is.
-    name = f"_tp_dspy_program_{path.stem}"
+    name = _name_of(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ProgramError(f"{path} cannot be read as Python.")
@@ -127,12 +195,12 @@ def _candidates(module: ModuleType) -> str:
     return f"its programs are {', '.join(names)}" if names else "it has no dspy.Module of its own"
 
 
-def _only(module: ModuleType, spec: str) -> Any:
+def _only(module: ModuleType, spec: str) -> str:
     names = _programs(module)
     instances = [name for name in names if isinstance(getattr(module, name), dspy.Module)]
     for some in (instances, names):
         if len(some) == 1:
-            return getattr(module, some[0])
+            return some[0]
     raise ProgramError(f"{spec!r} does not say which object: {_candidates(module)}. Name one: '{spec}:NAME'.")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from tp_dspy.cli.output import Debug, Json, reporting
 
-__all__ = ["register"]
+__all__ = ["register", "why_no_result"]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,13 +49,21 @@ def report(
 
         path = run / "result.json"
         if not path.is_file():
-            state = _row(run)["state"] if (run / "run.json").is_file() else None
-            hint = f"it is {state}; `tp-dspy resume {run.as_posix()}` goes on with it" if state else "it is no run"
-            raise ConfigurationError(f"{run.as_posix()!r} holds no result: {hint}.")
+            raise ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
         result = TransferResult.load(path)
         held_out = _held_out(run)
         shown.show(result_table(result, top, held_out))
-        shown.document(result.model_dump(mode="json") | {"held_out": held_out})
+        shown.document(result.model_dump() | {"held_out": held_out})
+
+
+def why_no_result(folder: Path) -> str:
+    """Say why a folder holds no result, and what to do."""
+    if not (folder / "run.json").is_file():
+        return "it is no run; `tp-dspy runs` lists those there are"
+    state = _row(folder)["state"]
+    if state == "running":
+        return "it is running; wait until it has ended"
+    return f"it is {state}; `tp-dspy resume {folder.as_posix()}` goes on with it"
 
 
 def _held_out(folder: Path) -> dict[str, Any] | None:
@@ -127,4 +135,5 @@ def _listing(rows: list[dict[str, Any]]) -> Any:
         ]
         for row in rows
     ]
-    return table(f"{len(rows)} runs", ["run", "target", "state", "score", "gain", "scorer calls"], cells)
+    title = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    return table(title, ["run", "target", "state", "score", "gain", "scorer calls"], cells)

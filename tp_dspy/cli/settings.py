@@ -46,12 +46,16 @@ class LMs(Record):
 
     def scorer_lm(self, program: dspy.Module | None = None) -> dspy.BaseLM:
         """Make the scorer LM; one on this machine is kept to answers as short as the program allows."""
-        from tp_dspy.lms.specs import is_local, resolve_lm
+        from tp_dspy.lms.specs import resolve_lm
 
-        tokens = self.reply_tokens
-        if tokens is None and is_local(self.scorer) and program is not None and not _is_short(program):
-            tokens = 128
-        return resolve_lm(self.scorer, "scorer", max_tokens=tokens)
+        return resolve_lm(self.scorer, "scorer", max_tokens=self._tokens(program))
+
+    def _tokens(self, program: dspy.Module | None) -> int | None:
+        from tp_dspy.lms.specs import is_local
+
+        if self.reply_tokens is None and is_local(self.scorer) and program is not None and not _is_short(program):
+            return 128
+        return self.reply_tokens
 
     def reference_lm(self) -> dspy.BaseLM:
         """Make the reference LM."""
@@ -78,13 +82,14 @@ class LMs(Record):
         with dspy.context(lm=lm, adapter=self.dspy_adapter()):
             yield lm
 
-    def in_python(self) -> str:
-        """Say how to configure DSPy in the same way, as a line of Python."""
-        from tp_dspy.lms.specs import is_local
+    def in_python(self, program: dspy.Module) -> str:
+        """Say how to configure DSPy in the same way for a program, as a line of Python."""
+        from tp_dspy.lms.specs import ANSWER_TOKENS, is_local
 
-        lm = f"dspy.LM({self.scorer!r})"
-        if is_local(self.scorer):
-            lm = "tp_dspy.embedded_lm()" if self.scorer == "embedded" else f"tp_dspy.embedded_lm({self.scorer!r})"
+        tokens = self._tokens(program) or (ANSWER_TOKENS if is_local(self.scorer) else None)
+        given = [] if self.scorer == "embedded" else [repr(self.scorer)]
+        given += [] if tokens is None else [f"max_tokens={tokens}"]
+        lm = f"{'tp_dspy.embedded_lm' if is_local(self.scorer) else 'dspy.LM'}({', '.join(given)})"
         adapter = self.dspy_adapter()
         name = type(adapter).__name__
         made = f"tp_dspy.{name}({self.position!r})" if name == "InstructionAdapter" else f"dspy.{name}()"
@@ -170,7 +175,7 @@ class Scoring(Record):
         return ObjectiveEvaluator(answer=self.answer, confidence=confidence, weights=self.weights)
 
     def task(self, name: str, seed: int) -> Task:
-        """Load a task; the columns are for files, and count where a file has them."""
+        """Load a task; the columns are for files, sources among them."""
         from tp_dspy.tasks.loading import is_file, load_task
 
         layout = {**self.columns, "answer_field": self.answer} if is_file(name) else {}
@@ -204,7 +209,7 @@ class Job(Record):
     effort: Effort = Field(default_factory=Effort)
     test_limit: int = 200
 
-    def student(self) -> Any:
+    def student(self) -> dspy.Module:
         """Load the program."""
         from tp_dspy.cli.programs import load_program
 
@@ -228,11 +233,15 @@ class Job(Record):
 
     def teleprompter(self, out: Path | None, listeners: list[Listener], lm: dspy.BaseLM) -> TransferPrompting:
         """Make the optimiser."""
+        from tp_dspy.optimization.estimate import check_prices
         from tp_dspy.teleprompter import TransferPrompting
 
+        reference_lm = self.lms.reference_lm()
+        if self.budgets.usd is not None:
+            check_prices([lm, reference_lm])
         return TransferPrompting(
             self.scoring.objective(),
-            reference_lm=self.lms.reference_lm(),
+            reference_lm=reference_lm,
             scorer_lm=lm,
             stop=self.budgets.rules(),
             num_threads=self.lms.threads,
@@ -242,8 +251,11 @@ class Job(Record):
             **self.effort.model_dump(),
         )
 
-    def experiment(self, out: Path | None, listeners: list[Listener], program: Any, lm: dspy.BaseLM) -> Experiment:
+    def experiment(
+        self, out: Path | None, listeners: list[Listener], program: dspy.Module, lm: dspy.BaseLM
+    ) -> Experiment:
         """Put everything together; inside `LMs.configured`."""
+        from tp_dspy.cli.programs import check_inputs
         from tp_dspy.experiment import Experiment
         from tp_dspy.runs.source_prompts import SourcePrompts
 
@@ -251,6 +263,7 @@ class Job(Record):
         at_hand = SourcePrompts.load(self.source_prompts) if self.source_prompts is not None else None
         teleprompter = self.teleprompter(out, listeners, lm)
         sources = self.load_sources(target)
+        check_inputs(program, target, *sources)
         return Experiment(
             program, target, teleprompter, sources, at_hand, self.test_limit, description=self.scoring.description
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tp_dspy.cli import options as o
+from tp_dspy.cli.compiling import exit_if_interrupted
 from tp_dspy.cli.output import Debug, Json, Output, reporting
 from tp_dspy.cli.settings import Budgets, Effort, Job, LMs, Scoring
 
@@ -55,14 +56,17 @@ def make(
 ) -> None:
     """Run the source phase alone: make source prompts once, for many targets."""
     with reporting(as_json, debug) as shown:
+        from tp_dspy.cli.programs import check_inputs
         from tp_dspy.runs.progress import LiveProgress
 
         job = Job(program=program, instruction=instruction, scoring=scoring, lms=lms, budgets=budgets, effort=effort)
         student = job.student()
         with lms.configured(student) as lm, LiveProgress(shown.remarks) as live:
-            teleprompter = job.teleprompter(run_dir, [live], lm)
-            made = teleprompter.construct_source_prompts(student, source_tasks=job.load_sources())
+            teleprompter, tasks = job.teleprompter(run_dir, [live], lm), job.load_sources()
+            check_inputs(student, *tasks)
+            made = teleprompter.construct_source_prompts(student, source_tasks=tasks)
         _written(made, out, shown)
+        exit_if_interrupted(made.phase.stopped)
 
 
 def show(file: File, as_json: Json = False, debug: Debug = False) -> None:
@@ -103,7 +107,10 @@ def filter_prompts(
 def transfer(
     file: File,
     program: o.Program,
-    target: Annotated[list[str], typer.Option("--target", "-t", help="A target task; may be repeated.")],
+    target: Annotated[
+        list[str],
+        typer.Option("--target", "-t", help="A target task; may be repeated.", autocompletion=o.task_names),
+    ],
     scoring: Scoring,
     lms: LMs,
     effort: Effort,
@@ -124,23 +131,30 @@ def transfer(
 
 
 def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, influence: bool, shown: Output) -> None:
+    from tp_dspy.cli.programs import check_inputs
+    from tp_dspy.optimization.ledger import INTERRUPTED
     from tp_dspy.runs.progress import LiveProgress
 
     student = job.student()
     tasks = [job.model_copy(update={"target": name}).load_target() for name in targets]
+    check_inputs(student, *tasks)
     document: dict[str, Any] = {}
     with job.lms.configured(student) as lm, LiveProgress(shown.remarks) as live:
         teleprompter = job.teleprompter(out, [live], lm)
         programs = teleprompter.transfer_to(student, tasks, source_prompts=made)
-        found = teleprompter.source_influence(student, tasks, source_prompts=made) if influence else None
+        # A run that was ended early has nothing left to spend on that.
+        stopped = [result.stopped for result in programs.results.values()][-1:]
+        asked = influence and not programs.missing and stopped != [INTERRUPTED]
+        found = teleprompter.source_influence(student, tasks, source_prompts=made) if asked else None
     shown.show(programs)
     rows = programs.to_frame().reset_index().to_dict("records")
-    document |= {"targets": [_without_nan(row) for row in rows], "missing": list(programs.missing)}
+    document |= {"targets": rows, "missing": list(programs.missing)}
     if found is not None:
         shown.show(found)
-        document["influence"] = [_without_nan(row) for row in found.to_frame().reset_index().to_dict("records")]
+        document["influence"] = found.to_frame().reset_index().to_dict("records")
     shown.show(f"Saved under {out.as_posix()}, a folder for each target.")
     shown.document(document)
+    exit_if_interrupted(*stopped)
 
 
 def _read(file: Path) -> SourcePrompts:
@@ -158,9 +172,5 @@ def _written(made: SourcePrompts, out: Path, shown: Output) -> None:
 
 def _plain(made: SourcePrompts) -> dict[str, Any]:
     names = ("prompts", "original", "tasks", "settings", "created")
-    whole: dict[str, Any] = made.model_dump(mode="json", include=set(names))
+    whole: dict[str, Any] = made.model_dump(include=set(names))
     return whole
-
-
-def _without_nan(row: dict[Any, Any]) -> dict[str, Any]:
-    return {str(key): None if value != value else value for key, value in row.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(help="Load this one and show it: a file, starter/DOMAIN, or a name below.")
+        str | None,
+        typer.Argument(
+            help="Load this one and show it: a file, starter/DOMAIN, or a name below.", autocompletion=o.task_names
+        ),
     ] = None,
     domain: Annotated[str | None, typer.Option(help="Only medical, legal, financial or general ones.")] = None,
     column: o.Column = None,
@@ -85,17 +89,25 @@ def _listing(rows: list[dict[str, Any]]) -> Any:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     # A name is there to be copied.
     table.add_column("name", no_wrap=True)
-    table.add_column("answers", overflow="fold")
-    table.add_column("licence", overflow="fold")
+    table.add_column("answers")
+    table.add_column("licence")
     for domain in dict.fromkeys(row["domain"] for row in rows):
         table.add_row(Text(str(domain), style="bold"))
         for row in rows:
             if row["domain"] == domain:
-                answers = ", ".join(row["answers"]) if row["answers"] else "-"
                 terms = f"{row['licence']}{', no commercial use' if row['non_commercial'] else ''}"
-                table.add_row(*map(Text, (f"  {row['name']}", answers, terms)))
+                table.add_row(*map(Text, (f"  {row['name']}", _in_short(row["answers"]), terms)))
         table.add_section()
     return table
+
+
+def _in_short(answers: list[str] | None) -> str:
+    if not answers:
+        return "-"
+    if len(answers) > 2 and answers == list(ascii_uppercase[: len(answers)]):
+        return f"{answers[0]}-{answers[-1]}"
+    listed = ", ".join(answers)
+    return listed if len(listed) < 10 else f"{len(answers)} labels"
 
 
 def _about(task: Any, answer: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import dspy
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.lms.embedded import embedded_lm
 
-__all__ = ["is_local", "resolve_lm"]
+__all__ = ["ANSWER_TOKENS", "is_local", "resolve_lm"]
 
-# A letter or a label, or the start of whatever comes instead; every further token is time.
-_ANSWER_TOKENS = 4
+ANSWER_TOKENS = 4
+"""Of a local scorer: a letter or a label, or the start of whatever comes instead; every further token is time."""
 # The small LM seldom ends by itself.
 _SHORT_INSTRUCTION = 64
 _INSTRUCTION_TOKENS = 256
@@ -37,7 +37,7 @@ def resolve_lm(spec: str, role: Literal["scorer", "reference"], *, max_tokens: i
         ConfigurationError: If it is none of these.
     """
     if is_local(spec):
-        usual = _ANSWER_TOKENS
+        usual = ANSWER_TOKENS
         if role == "reference":
             usual = _SHORT_INSTRUCTION if spec == "embedded" else _INSTRUCTION_TOKENS
         return embedded_lm(None if spec == "embedded" else spec, max_tokens=max_tokens or usual)

@@ -14,7 +14,8 @@ from tp_dspy.errors import ConfigurationError, DataError, SplitOverlapWarning
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.optimization.panel import Panel
 from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
-from tp_dspy.tasks.task import Task, find_overlap, stratified_order
+from tp_dspy.tasks.splitting import find_overlap, stratified_order
+from tp_dspy.tasks.task import Task
 
 __all__ = ["PhaseInput", "reference_prompts", "shared_answers", "source_input", "target_input", "warn_of_overlap"]
 

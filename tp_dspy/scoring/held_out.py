@@ -101,7 +101,7 @@ class HeldOut:
         n = self.evaluations[self.first].metrics.n
         title = f"On {n} held-out examples (95 % intervals below)"
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-        table.add_column("prompt")
+        table.add_column("prompt", overflow="fold")  # Names of files differ in their ends.
         rule = self.evaluations[self.first].rule
         # Brier score and coverage are left to `to_frame`: seven columns are what 80 characters take.
         names = [name for name in HEADINGS if name != "score"] + [*rule.custom, "score"]

@@ -20,7 +20,8 @@ from tp_dspy.errors import ConfigurationError, DataError
 from tp_dspy.tasks.entries import OVERLAPS, entries
 from tp_dspy.tasks.hub import DATA_VARIABLE, DataSet, read_split
 from tp_dspy.tasks.readers import LETTERS, Skip, lettered
-from tp_dspy.tasks.task import Task, divide, drop_repeats, example_key, find_overlap, normalize, stratified_order
+from tp_dspy.tasks.splitting import divide, drop_repeats, example_key, find_overlap, normalize, stratified_order
+from tp_dspy.tasks.task import Task
 
 __all__ = ["CATALOG", "DATA_VARIABLE", "LETTERS", "DataSet", "lettered", "load", "overlapping"]
 

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from tp_dspy.tasks.tables import Table, clean, plain
-from tp_dspy.tasks.task import _MOST_ANSWERS
+from tp_dspy.tasks.task import MOST_ANSWERS
 
 __all__ = ["OPTION_LETTERS", "find_labels", "letters", "lists", "one_of", "warn_if_constant"]
 
@@ -123,7 +123,7 @@ def find_labels(table: Table, cells: Sequence[str]) -> list[str] | None:
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for cell in cells:
         spellings[_fold(cell)][cell.strip()] += 1
-    if len(spellings) > min(_MOST_ANSWERS, len(cells) / 2):
+    if len(spellings) > min(MOST_ANSWERS, len(cells) / 2):
         logger.info("%s: the answers are free text (%d distinct of %d).", table.source, len(spellings), len(cells))
         return None
     labels = []

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tp_dspy.errors import ConfigurationError, DataError
-from tp_dspy.tasks.task import Task, stratified_order
+from tp_dspy.tasks.splitting import stratified_order
+from tp_dspy.tasks.task import Task
 
 __all__ = ["is_file", "load_task"]
 

@@ -31,7 +31,7 @@ from tp_dspy.tasks.catalog import LETTERS, lettered
 from tp_dspy.tasks.columns import SPLITS, Roles, find_roles
 from tp_dspy.tasks.labels import OPTION_LETTERS, find_labels, letters, lists, one_of, warn_if_constant
 from tp_dspy.tasks.tables import READERS, PathLike, Table, plain, read_csv, read_frame, read_jsonl
-from tp_dspy.tasks.task import Task, _answer_space
+from tp_dspy.tasks.task import Task, answer_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ class Layout:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _answer_space(self.answers, ())
+        answer_space(self.answers, ())
         if self.inputs is not None and (not isinstance(self.inputs, Mapping) or not self.inputs):
             raise ConfigurationError(
                 f'inputs is {self.inputs!r}; expected columns by field, as in {{"question": "q"}}.'
