@@ -26,6 +26,7 @@ def test_the_embedded_lm_answers_shortly_and_proposes_at_more_length() -> None:
 
 @needs_model
 @pytest.mark.embedded
+@pytest.mark.xdist_group("embedded")
 def test_both_phases_run_on_the_embedded_lm() -> None:
     tasks = [tp_dspy.Task.starter(domain, kind="yes_no") for domain in ("medical", "financial")]
     source, target = tasks

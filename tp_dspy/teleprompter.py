@@ -294,19 +294,19 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         """
         chosen = choices_without_each(source_prompts, self.effort.top_k)
         targets = targets_by_name(targets)
-        inputs = {name: self._task_input(name, task) for name, task in targets.items()}
+        inputs = {f"target {name}": self._task_input(name, task) for name, task in targets.items()}
         work = self._prepare(student, None, inputs, source_prompts)
         candidates = source_prompts.adapted(chosen.records, work.original, self.mapping)
         plans = [PhasePlan(name, len(candidates) * data.size, 0, 0, 0) for name, data in inputs.items()]
         try:
             with work.session.open(plans) as cycle:
-                found = {name: standings(cycle, name, candidates, data.search) for name, data in inputs.items()}
+                met = [standings(cycle, name, candidates, data.search) for name, data in inputs.items()]
         except HaltedError as halt:
             raise ScoringFailedError(
                 f"Not all prompts could be scored on the targets ({halt.reason}), and without that there is no table. "
                 "With a run_dir, the same call goes on from here; give it a larger budget if one was spent."
             ) from None
-        return influence(chosen, found, PhaseScore(self.objective))
+        return influence(chosen, dict(zip(targets, met, strict=True)), PhaseScore(self.objective))
 
     # The steps of the phases.
 

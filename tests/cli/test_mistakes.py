@@ -110,7 +110,7 @@ def test_a_mistake_is_told_in_one_line_before_a_call_is_paid(
 
 def test_a_program_that_takes_something_else_than_the_task_gives(shell: Any, mine: str) -> None:
     said = shell.refused("compile", "clause -> answer", *LM, "-t", mine)
-    assert "takes ['clause'], and mine gives it ['question']" in said and "--column input.clause=COL" in said
+    assert "takes ['clause'], and the examples give it ['question']" in said and "--column input.FIELD=COL" in said
     Path("two.py").write_text(TWO.replace("forward(self, question)", "forward(self, clause)"))
     assert "takes ['clause']" in shell.refused("evaluate", "two.py", *LM, "--on", mine)
     shell.refused("compile", "question, hint -> answer", *LM, "-t", mine, "-s", "starter/legal")

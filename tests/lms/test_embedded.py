@@ -198,32 +198,33 @@ def test_importing_it_loads_no_llama() -> None:
 
 
 @pytest.mark.embedded
+@pytest.mark.xdist_group("embedded")
 @needs_model
 class TestLife:
     def test_a_damaged_file_is_an_error_of_ours(self, tmp_path: Path) -> None:
         path = tmp_path / "cut.gguf"
         path.write_bytes(b"GGUF" + bytes(2000))
         with pytest.raises(LMUnavailableError, match=r"cut\.gguf.*damaged"):
-            embedded_lm(path)
+            embedded_lm(path, threads=1)
 
     def test_one_server_for_the_same_settings_even_when_asked_for_at_once(self) -> None:
         with ThreadPoolExecutor(4) as pool:
-            lms = list(pool.map(lambda t: embedded_lm(temperature=t), (0.0, 0.1, 0.2, 0.3)))
+            lms = list(pool.map(lambda t: embedded_lm(threads=1, temperature=t), (0.0, 0.1, 0.2, 0.3)))
         assert len({port_of(lm) for lm in lms}) == 1
         assert [lm.kwargs["temperature"] for lm in lms] == [0.0, 0.1, 0.2, 0.3]
-        assert port_of(embedded_lm(context=1024)) != port_of(lms[0])
-        assert embedded_lm(context=1024).model == lms[0].model
+        assert port_of(embedded_lm(threads=1, context=1024)) != port_of(lms[0])
+        assert embedded_lm(threads=1, context=1024).model == lms[0].model
 
     def test_stopping_frees_the_port_and_the_next_call_starts_anew(self) -> None:
-        old = port_of(embedded_lm())
+        old = port_of(embedded_lm(threads=1))
         assert listens(old)
         stop_embedded()
         assert not listens(old)
         stop_embedded()  # nothing left to stop is no error
-        assert embedded_lm(cache=False, max_tokens=4)("Say hi.")
+        assert embedded_lm(threads=1, cache=False, max_tokens=4)("Say hi.")
 
     def test_it_answers_only_those_who_hold_its_key(self) -> None:
-        lm = embedded_lm(cache=False)
+        lm = embedded_lm(threads=1, cache=False)
         stranger = dspy.LM(lm.model, api_base=lm.kwargs["api_base"], api_key="guess", cache=False, num_retries=0)
         with pytest.raises(dspy.LMAuthError):
             stranger("Say hi.")
@@ -232,7 +233,7 @@ class TestLife:
         done = run_python("""
             import time
             from tp_dspy.lms.embedded import embedded_lm
-            lm = embedded_lm(cache=False, max_tokens=4, logprobs=False)
+            lm = embedded_lm(threads=1, cache=False, max_tokens=4, logprobs=False)
             assert lm("Say hi.")
             print(lm.kwargs["api_base"], time.time())
         """)
@@ -247,7 +248,7 @@ class TestLife:
     def test_ctrl_c_in_the_middle_of_a_reply_ends_the_process(self) -> None:
         code = """
             from tp_dspy.lms.embedded import embedded_lm
-            lm = embedded_lm(cache=False, max_tokens=1900, temperature=1.0, logit_bias={"2": -100})
+            lm = embedded_lm(threads=1, cache=False, max_tokens=1900, temperature=1.0, logit_bias={"2": -100})
             print(lm.kwargs["api_base"], flush=True)
             while True:
                 lm("Write a very long story.")
@@ -273,18 +274,18 @@ class TestLife:
             import os, sys
             from tp_dspy.errors import LMUnavailableError
             from tp_dspy.lms.embedded import embedded_lm, stop_embedded
-            lm = embedded_lm(cache=False, max_tokens=4)
+            lm = embedded_lm(threads=1, cache=False, max_tokens=4)
             child = os.fork()
             if child == 0:
                 stop_embedded()                       # must not stop the parent's
                 try:
-                    embedded_lm()
+                    embedded_lm(threads=1)
                 except LMUnavailableError as error:
                     assert "spawn" in str(error)
                     sys.exit(7)                       # an orderly exit, with atexit and destructors
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
             assert lm("Say ho.")
-            assert embedded_lm().kwargs["api_base"] == lm.kwargs["api_base"]
+            assert embedded_lm(threads=1).kwargs["api_base"] == lm.kwargs["api_base"]
         """)
         assert done.returncode == 0, done.stderr
 
@@ -294,7 +295,7 @@ class TestLife:
             import os, sys
             from tp_dspy.lms.embedded import embedded_lm
             child = os.fork()
-            lm = embedded_lm(cache=False, max_tokens=4)
+            lm = embedded_lm(threads=1, cache=False, max_tokens=4)
             assert lm("Say hi.")
             if child == 0:
                 sys.exit(7)
@@ -308,10 +309,11 @@ class TestLife:
 
 
 @pytest.mark.embedded
+@pytest.mark.xdist_group("embedded")
 @needs_model
 class TestReplies:
     def test_logprobs_land_on_the_prediction(self) -> None:
-        with dspy.context(lm=embedded_lm(logprobs=True, top_logprobs=10, max_tokens=4), adapter=Plain()):
+        with dspy.context(lm=embedded_lm(threads=1, logprobs=True, top_logprobs=10, max_tokens=4), adapter=Plain()):
             prediction = dspy.Predict("question -> answer")(question=QUESTION)
         first = prediction.logprobs["content"][0] if isinstance(prediction.logprobs, dict) else None
         first = first or prediction.logprobs.content[0]
@@ -319,7 +321,7 @@ class TestReplies:
         assert len(top) == 10
 
     def test_copies_talk_to_the_same_server(self) -> None:
-        lm = embedded_lm(cache=False, max_tokens=4)
+        lm = embedded_lm(threads=1, cache=False, max_tokens=4)
         program = dspy.Predict("question -> answer")
         program.lm = lm
         copies = [copy.deepcopy(lm), lm.copy(temperature=1.0), program.deepcopy().lm]
@@ -329,7 +331,7 @@ class TestReplies:
             assert twin("Say hi.")
 
     def test_a_saved_program_holds_no_key_and_loads(self, tmp_path: Path) -> None:
-        lm = embedded_lm(max_tokens=4)
+        lm = embedded_lm(threads=1, max_tokens=4)
         program = dspy.Predict("question -> answer")
         program.lm = lm
         program.save(tmp_path / "program.json")
@@ -339,7 +341,7 @@ class TestReplies:
         loaded = dspy.Predict("question -> answer")
         loaded.load(tmp_path / "program.json")
         assert "api_base" not in loaded.lm.kwargs
-        loaded.set_lm(embedded_lm(max_tokens=4))
+        loaded.set_lm(embedded_lm(threads=1, max_tokens=4))
         with dspy.context(adapter=Plain()):
             assert loaded(question=QUESTION).answer
 
@@ -359,7 +361,7 @@ class TestReplies:
             socket.getaddrinfo = ask
             import dspy
             from tp_dspy.lms.embedded import embedded_lm
-            dspy.configure(lm=embedded_lm(cache=False, max_tokens=4))
+            dspy.configure(lm=embedded_lm(threads=1, cache=False, max_tokens=4))
             try:
                 dspy.Predict("question -> answer")(question="Who?")
             except dspy.utils.exceptions.AdapterParseError:
@@ -374,12 +376,12 @@ class TestReplies:
         assert done.stdout.strip() == "['127.0.0.1'] False"
 
     def test_a_prompt_beyond_the_context_is_refused_at_once(self) -> None:
-        lm = embedded_lm(cache=False, context=256, max_tokens=8)
+        lm = embedded_lm(threads=1, cache=False, context=256, max_tokens=8)
         with pytest.raises(dspy.LMError, match="context"):
             lm("word " * 1000)
 
     def test_reproducible_replies_do_not_depend_on_who_else_is_asking(self) -> None:
-        lm = embedded_lm(cache=False, reproducible=True, max_tokens=3, logprobs=True, top_logprobs=5)
+        lm = embedded_lm(threads=1, cache=False, reproducible=True, max_tokens=3, logprobs=True, top_logprobs=5)
         assert lm.model.endswith("-r")
         prompts = [f"{QUESTION} ({i})" for i in range(6)]
         alone = [lm(prompt) for prompt in prompts]
@@ -388,14 +390,14 @@ class TestReplies:
         assert together[::-1] == alone  # texts and every log-probability, to the last bit
 
     def test_a_seed_makes_samples_repeatable(self) -> None:
-        lm = embedded_lm(cache=False, reproducible=True, temperature=1.0, max_tokens=16)
+        lm = embedded_lm(threads=1, cache=False, reproducible=True, temperature=1.0, max_tokens=16)
         ask = "Write a sentence about the sea."
         drawn = [lm(ask, seed=seed)[0] for seed in (1, 2, 3)]
         assert len(set(drawn)) > 1
         assert [lm(ask, seed=seed)[0] for seed in (3, 2, 1)] == drawn[::-1]
 
     def test_rollout_ids_draw_afresh_and_are_remembered(self) -> None:
-        lm = embedded_lm(temperature=1.0, max_tokens=16)
+        lm = embedded_lm(threads=1, temperature=1.0, max_tokens=16)
         drawn = [lm("Write a sentence about the moon.", rollout_id=i)[0] for i in range(4)]
         assert len(set(drawn)) > 1
         assert [lm("Write a sentence about the moon.", rollout_id=i)[0] for i in range(4)] == drawn  # DSPy's cache

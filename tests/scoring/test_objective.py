@@ -284,7 +284,29 @@ def test_a_frozen_part_may_hold_the_answer_field():
             self.inner = dspy.ChainOfThought("question -> answer")
             self.inner._compiled = True
 
+        def forward(self, question: str) -> dspy.Prediction:
+            return self.inner(question=question)
+
     ObjectiveEvaluator().check(Wrapper(), [example()])
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (dspy.Predict("clause -> answer"), r"takes \['clause'\], and the examples give it \['question'\]"),
+        (dspy.ChainOfThought("question, party -> answer"), r"takes \['party', 'question'\]"),
+        (type("Mute", (dspy.Module,), {})(), "output fields are"),
+    ],
+    ids=["predict", "chain of thought", "nothing"],
+)
+def test_a_program_that_takes_other_inputs_is_refused_before_a_call(program: dspy.Module, words: str) -> None:
+    with pytest.raises(ProgramError, match=words):
+        ObjectiveEvaluator().check(program, [example()])
+
+
+def test_what_a_signature_does_not_ask_for_does_no_harm() -> None:
+    given = dspy.Example(question="Which?", hint="Low.", answer="A").with_inputs("question", "hint")
+    ObjectiveEvaluator().check(dspy.Predict("question -> answer"), [given])
 
 
 BAD = [

@@ -81,7 +81,7 @@ def evaluate(
         if load is None and Path(program).is_dir():
             load = _compiled(Path(program))
         student = _with_state(job, load)
-        examples = _examples(job, data.split, student)
+        examples = _examples(job, data.split)
         with job.lms.configured(student) as lm:
             settings: dict[str, Any] = {"lm": lm, "num_threads": job.lms.threads, "seed": job.effort.seed}
             found = job.scoring.objective().evaluate(student, examples, **settings)
@@ -109,7 +109,7 @@ def compare(
         first = "as it is" if base is None else base.as_posix()
         programs = {first: _with_state(job, base if base is not None else job.load)}
         programs |= {path.as_posix(): _with_state(job, path) for path in states}
-        examples = _examples(job, data.split, *programs.values())
+        examples = _examples(job, data.split)
         with job.lms.configured(programs[first]) as lm:
             settings: dict[str, Any] = {"lm": lm, "num_threads": job.lms.threads, "seed": job.effort.seed}
             found = job.scoring.objective().evaluate_all(programs, examples, **settings)
@@ -161,16 +161,13 @@ def _with_state(job: Job, state: Path | str | None) -> dspy.Module:
     return job.model_copy(update={"load": str(state) if state is not None else None}).student()
 
 
-def _examples(job: Job, split: str, *programs: dspy.Module) -> list[dspy.Example]:
-    from tp_dspy.cli.programs import check_inputs
+def _examples(job: Job, split: str) -> list[dspy.Example]:
     from tp_dspy.errors import ConfigurationError, DataError
     from tp_dspy.tasks.splitting import stratified_order
 
     if job.target is None:
         raise ConfigurationError("There is nothing to measure on; name a task with --on, e.g. mine.csv.")
     task = job.load_target()
-    for program in programs:
-        check_inputs(program, task)
     examples = getattr(task, split)
     if not examples:
         raise DataError(f"{task.name} has no {split} split; take another one with --split.")

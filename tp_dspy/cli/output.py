@@ -32,6 +32,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and all t
 
 # The library's errors name what a Python caller would pass; where the words on the left occur, here is the option.
 _HINTS = {
+    r"^The program takes ": "--column input.FIELD=COL for each field of a file; other tasks give a question only",
     r"ObjectiveEvaluator\(answer=": "--answer FIELD",
     r"ObjectiveEvaluator\(choices=": "--column choices=COL, for a column that lists what is allowed in each row",
     r"^weights names .*ObjectiveEvaluator\(metrics=": "--weight takes the metrics named here, and none of your own",

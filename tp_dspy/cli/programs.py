@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import operator
 import os
 import re
@@ -18,9 +17,9 @@ import dspy
 from tp_dspy.errors import ProgramError
 
 if TYPE_CHECKING:
-    from tp_dspy.tasks.task import Task
+    pass
 
-__all__ = ["check_inputs", "in_python", "load_program"]
+__all__ = ["in_python", "load_program"]
 
 _EXPECTED = (
     "expected 'package.module:object', 'file.py:object', or a signature such as 'question -> answer'; the object is a "
@@ -49,35 +48,6 @@ def load_program(spec: str, *, instruction: str | None = None, state: str | os.P
     if state is not None:
         _load_state(program, Path(state))
     return program
-
-
-def check_inputs(program: dspy.Module, *tasks: Task) -> None:
-    """See that a program takes what tasks give it; DSPy would call the LM all the same, without the missing fields.
-
-    Raises:
-        ProgramError: If it takes something else.
-    """
-    if not callable(getattr(program, "forward", None)):
-        raise ProgramError(f"{type(program).__name__} has no method forward; expected a program that can be called.")
-    named = list(inspect.signature(program.forward).parameters.values())
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in named):
-        # DSPy's own modules: they take what their signature says.
-        inner = program.predict if isinstance(program, dspy.ChainOfThought) else program
-        fields = getattr(getattr(inner, "signature", None), "input_fields", None)
-        if fields is None:
-            return
-        takes = needs = set(fields)
-    else:
-        takes = {parameter.name for parameter in named}
-        needs = {parameter.name for parameter in named if parameter.default is parameter.empty}
-    for task in tasks:
-        given = set(task.inputs)
-        if needs - given or given - takes:
-            wanted = " ".join(f"--column input.{name}=COL" for name in sorted(needs))
-            raise ProgramError(
-                f"The program takes {sorted(takes)}, and {task.name} gives it {sorted(given)}. Of a file, say which "
-                f"columns it is to be given: {wanted}. Other tasks give a question only."
-            )
 
 
 def in_python(spec: str) -> list[str]:

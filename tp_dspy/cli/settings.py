@@ -255,7 +255,6 @@ class Job(Record):
         self, out: Path | None, listeners: list[Listener], program: dspy.Module, lm: dspy.BaseLM
     ) -> Experiment:
         """Put everything together; inside `LMs.configured`."""
-        from tp_dspy.cli.programs import check_inputs
         from tp_dspy.experiment import Experiment
         from tp_dspy.runs.source_prompts import SourcePrompts
 
@@ -263,7 +262,6 @@ class Job(Record):
         at_hand = SourcePrompts.load(self.source_prompts) if self.source_prompts is not None else None
         teleprompter = self.teleprompter(out, listeners, lm)
         sources = self.load_sources(target)
-        check_inputs(program, target, *sources)
         return Experiment(
             program, target, teleprompter, sources, at_hand, self.test_limit, description=self.scoring.description
         )

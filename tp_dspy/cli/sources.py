@@ -56,14 +56,12 @@ def make(
 ) -> None:
     """Run the source phase alone: make source prompts once, for many targets."""
     with reporting(as_json, debug) as shown:
-        from tp_dspy.cli.programs import check_inputs
         from tp_dspy.runs.progress import LiveProgress
 
         job = Job(program=program, instruction=instruction, scoring=scoring, lms=lms, budgets=budgets, effort=effort)
         student = job.student()
         with lms.configured(student) as lm, LiveProgress(shown.remarks) as live:
             teleprompter, tasks = job.teleprompter(run_dir, [live], lm), job.load_sources()
-            check_inputs(student, *tasks)
             made = teleprompter.construct_source_prompts(student, source_tasks=tasks)
         _written(made, out, shown)
         exit_if_interrupted(made.phase.stopped)
@@ -131,13 +129,11 @@ def transfer(
 
 
 def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, influence: bool, shown: Output) -> None:
-    from tp_dspy.cli.programs import check_inputs
     from tp_dspy.optimization.ledger import INTERRUPTED
     from tp_dspy.runs.progress import LiveProgress
 
     student = job.student()
     tasks = [job.model_copy(update={"target": name}).load_target() for name in targets]
-    check_inputs(student, *tasks)
     document: dict[str, Any] = {}
     with job.lms.configured(student) as lm, LiveProgress(shown.remarks) as live:
         teleprompter = job.teleprompter(out, [live], lm)

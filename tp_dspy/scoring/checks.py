@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tp_dspy.scoring.choices import TypedChoices
     from tp_dspy.scoring.judge import Judge
 
-__all__ = ["check_examples", "check_program"]
+__all__ = ["check_examples", "check_inputs", "check_program"]
 
 
 def check_program(judge: Judge, program: dspy.Module) -> None:
@@ -72,6 +73,32 @@ def check_examples(judge: Judge, examples: Sequence[dspy.Example], typed: TypedC
                 f"{_count(strange, examples)} an expected {answer!r} that is not allowed: {as_text(first[answer])!r} "
                 f"is not among {list(allowed)}. Mend the examples, or say what is allowed: "
                 "ObjectiveEvaluator(choices=['A', 'B', ...])."
+            )
+
+
+def check_inputs(program: dspy.Module, examples: Sequence[dspy.Example]) -> None:
+    """Check that a program takes what examples give it; DSPy would call the LM all the same, with fields left empty.
+
+    Raises:
+        ProgramError: If it takes something else.
+    """
+    forward = getattr(type(program), "forward", None)
+    if forward is None:
+        raise ProgramError(f"{type(program).__name__} has no method forward; expected a program that can be called.")
+    _, *named = inspect.signature(forward).parameters.values()
+    if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in named):
+        # DSPy's own modules take what their signature says, and leave the rest.
+        inner = program.predict if isinstance(program, dspy.ChainOfThought) else program
+        needs = set(getattr(getattr(inner, "signature", None), "input_fields", ()))
+        takes = None
+    else:
+        needs = {parameter.name for parameter in named if parameter.default is parameter.empty}
+        takes = {parameter.name for parameter in named}
+    for given in {frozenset(example.inputs().keys()) for example in examples}:
+        if needs - given or (takes is not None and given - takes):
+            raise ProgramError(
+                f"The program takes {sorted(takes or needs)}, and the examples give it {sorted(given)}. Give them the "
+                "program's names: Task.from_csv(..., inputs={field: column}), or with_inputs() of your own examples."
             )
 
 

@@ -16,7 +16,7 @@ from tp_dspy.scoring.calibrated import CalibratedProgram, fit_to_outcomes, share
 from tp_dspy.scoring.calibrators import CalibrationMethod
 from tp_dspy.scoring.callbacks import evaluated
 from tp_dspy.scoring.calls import Reply
-from tp_dspy.scoring.checks import check_examples, check_program
+from tp_dspy.scoring.checks import check_examples, check_inputs, check_program
 from tp_dspy.scoring.choices import AllowedAnswers, Choices, TypedChoices
 from tp_dspy.scoring.comparison import Comparison, compare
 from tp_dspy.scoring.custom import CustomMetric, check_metrics
@@ -165,11 +165,13 @@ class ObjectiveEvaluator:
         """Check that a program and examples can be scored at all.
 
         Raises:
-            ProgramError: If no predictor of the program has an answer field (or the confidence field).
+            ProgramError: If no predictor of the program has an answer field (or the confidence field), or the program
+                takes other inputs than the examples have.
             DataError: If examples lack inputs or the expected answer, or expect one that is not allowed.
         """
         check_program(self.judge, program)
         check_examples(self.judge, examples, self.judge.choices.typed(program))
+        check_inputs(program, examples)
 
     # One example.
 
