@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 
 from tp_dspy.errors import SplitOverlapError
+from tp_dspy.optimization.candidates import Candidate
 from tp_dspy.optimization.events import Event, OutcomeArrived, PhaseBegan, StepBegan
 from tp_dspy.optimization.ledger import INTERRUPTED
 from tp_dspy.runs.artifacts import TransferResult
@@ -99,7 +100,8 @@ class Experiment:
 
     Attributes:
         program: The program; never changed.
-        target: The target task; its test split is not touched before the compile has ended.
+        target: The target task; its test split is compared with the sources' questions, and else not touched before
+            the compile has ended.
         teleprompter: Compiles.
         sources: Source tasks; none for source prompts at hand, or a single stage.
         source_prompts: Source prompts at hand.
@@ -160,10 +162,12 @@ class Experiment:
 
     def _held_out(self, compiled: dspy.Module, result: TransferResult) -> HeldOut:
         programs = {"original": self.program}
+        # The same instructions in the same program are one program: it is run once.
+        known = {result.winner.scored().candidate: compiled, Candidate.of(self.program): self.program}
         carried = self._carried(result)
         if carried is not None:
-            programs["best source"] = carried
-        programs["target"] = compiled
+            programs["best source"] = known.get(carried) or carried.apply(self.program)
+        programs["target"] = known[result.winner.scored().candidate]
         tp = self.teleprompter
         examples = stratified_order(self.target.test, seed=tp.seed, answer=tp.objective.answer)[: self.test_limit]
         self._tell(PhaseBegan("test", len(programs), 0))
@@ -175,14 +179,13 @@ class Experiment:
         settings: dict[str, Any] = {"lm": tp.scorer.lm, "num_threads": tp.scorer.num_threads, "seed": tp.seed}
         return measure(tp.objective, programs, examples, verbose=False, arrives=arrives, **settings)
 
-    def _carried(self, result: TransferResult) -> dspy.Module | None:
-        """Give the program with the best source prompt as it is."""
+    def _carried(self, result: TransferResult) -> Candidate | None:
+        """Give the best source prompt as it is."""
         if self.source_prompts is not None:
             original = result.original.scored().candidate
-            best = self.source_prompts.candidates(original, 1, self.teleprompter.mapping)[0]
-            return best.candidate.apply(self.program)
+            return self.source_prompts.candidates(original, 1, self.teleprompter.mapping)[0].candidate
         if result.source is not None:
-            return result.source.ranked[0].scored().candidate.apply(self.program)
+            return result.source.ranked[0].scored().candidate
         return None
 
     def _tell(self, event: Event) -> None:

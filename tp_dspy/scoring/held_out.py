@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class HeldOut:
 
     @property
     def usage(self) -> Usage:
-        """What it cost. Of programs that are the same, one was run."""
+        """What it cost. A program that has two names was run once."""
         once = {id(evaluation.outcomes): evaluation.usage for evaluation in self.evaluations.values()}
         return sum(once.values(), Usage())
 
@@ -142,7 +141,7 @@ def measure(
     verbose: bool = True,
     arrives: Callable[[Outcome], None] = lambda outcome: None,
 ) -> HeldOut:
-    """Measure programs on the same examples, all in one pool; programs that are the same are run once.
+    """Measure programs on the same examples, all in one pool; one that has two names is run once.
 
     Args:
         objective: What they are measured by.
@@ -167,9 +166,10 @@ def measure(
     for program in programs.values():
         objective.check(program, examples)
     scorer = Scorer(objective, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
-    same: dict[str, str] = {}
+    # By identity: what two programs would be saved as says nothing of what else they hold, such as a corpus.
+    same: dict[int, str] = {}
     for name, program in programs.items():
-        same.setdefault(_content(program), name)
+        same.setdefault(id(program), name)
     jobs = [
         Job((name, index), prepared, example)
         for name in same.values()
@@ -187,16 +187,7 @@ def measure(
         if isinstance(program, CalibratedProgram):
             listed = program.applied_to(listed)
         evaluations[name] = objective.summarize(listed, seed=seed)
-    return HeldOut({name: evaluations[same[_content(program)]] for name, program in programs.items()}, seed)
-
-
-def _content(program: dspy.Module) -> str:
-    """What makes two programs the same: their kind, and what they would be saved as."""
-    try:
-        state = json.dumps(program.dump_state(), sort_keys=True, default=str)
-    except Exception:  # An LM whose engine cannot be saved, or whatever else a user's module holds.
-        return str(id(program))
-    return f"{type(program).__qualname__} {state}"
+    return HeldOut({name: evaluations[same[id(program)]] for name, program in programs.items()}, seed)
 
 
 def _cell(value: float, interval: tuple[float, float] | None) -> str:

@@ -298,7 +298,7 @@ class ObjectiveEvaluator:
     ) -> HeldOut:
         """Measure several programs on the same examples, side by side, with paired differences to the first.
 
-        All are run in one pool; programs that are the same are run once.
+        All are run in one pool; one that has two names is run once.
 
         Args:
             programs: By the name to report them under, the one to compare with first.
