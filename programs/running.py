@@ -11,6 +11,7 @@ from tp_dspy import ObjectiveEvaluator, TransferPrompting
 from tp_dspy.cli.settings import LMs
 from tp_dspy.errors import TransferPromptingError
 from tp_dspy.tasks.loading import load_task
+from tp_dspy.tasks.splitting import stratified_order
 
 __all__ = ["arguments", "run"]
 
@@ -64,7 +65,7 @@ def run(program: dspy.Module, objective: ObjectiveEvaluator, given: argparse.Nam
                 source_tasks=sources,
                 description=target.description,
             )
-            held_out = target.test[: given.test_limit]
+            held_out = stratified_order(target.test, seed=given.seed)[: given.test_limit]
             print(objective.evaluate_all({"as written": program, "compiled": compiled}, held_out))
     except TransferPromptingError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None

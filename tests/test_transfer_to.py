@@ -269,8 +269,11 @@ def test_influence_needs_two_sources_and_what_the_transfer_knew_is_not_paid_for_
     tasks = {"finance": about("finance")}
     tp.transfer_to(student(), tasks, source_prompts=made)
     calls = tp.scorer.lm.scripted.calls
+    spent: list[int] = []
+    tp.listeners = [lambda event: spent.append(event.spent.scorer_calls) if event.kind == "spent" else None]
     found = tp.source_influence(student(), tasks, source_prompts=made)
     here = tp.scorer.lm.scripted.calls - calls
+    assert spent[-1] == here, "what the transfer paid for is no cost of this"
     elsewhere = choosing(top_k=4)
     assert elsewhere.source_influence(student(), tasks, source_prompts=made) == found
     assert here <= elsewhere.scorer.lm.scripted.calls - 20, "one prompt at least came to the end of the target phase"

@@ -12,14 +12,14 @@ from typing import Any
 import dspy
 
 from tp_dspy.errors import LMUnavailableError
-from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.candidates import Candidate
 from tp_dspy.optimization.cycle import Cycle
 from tp_dspy.optimization.estimate import check_prices, estimate
-from tp_dspy.optimization.events import Listener, OutcomeArrived, Planned, Resumed, Spending, StepBegan
+from tp_dspy.optimization.events import Listener, Planned, Resumed, Spending
 from tp_dspy.optimization.interrupts import graceful_interrupt
 from tp_dspy.optimization.ledger import Ledger, sorted_out
 from tp_dspy.optimization.memory import Memory, PlainMemory
-from tp_dspy.optimization.panel import Panel, PanelScorer, fingerprint
+from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.optimization.racing import Racing
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
@@ -88,7 +88,15 @@ class Session:
     verbose: bool = False
 
     def plan(self, phases: Sequence[PhasePlan]) -> Plan:
-        """Say what the phases will cost at most; no call is made."""
+        """Check everything, and say what the phases will cost at most; no call is made.
+
+        Raises:
+            ConfigurationError: If a stop file is there, a price is not known, or a limit names no LM of this compile.
+        """
+        self._ledger(phases)
+        return self._planned(phases)
+
+    def _planned(self, phases: Sequence[PhasePlan]) -> Plan:
         runs = self.scorer.objective.runs
         # The last one is the reference LM, whose prompts grow with the history.
         words = f"{PhasePlan.in_words(phases, runs)} "
@@ -99,19 +107,10 @@ class Session:
         """Check the budgets, say what is planned, open the memory; afterwards say what was spent.
 
         Raises:
-            ConfigurationError: If a stop file is there, a price is not known, or a limit names no LM of this compile.
+            ConfigurationError: As `plan`.
             JournalError: If the journal cannot be used.
         """
-        _, budgets, files = sorted_out(self.stop)
-        if self.run_dir is not None:
-            files.append(StopFile(self.run_dir / "stop"))
-        ledger = Ledger(phases, budgets, files)
-        ledger.check()
-        lms = self._lms()
-        self.scorer.throttles.check(lms)
-        if any(isinstance(budget, Usd) for budget in budgets):
-            check_prices(lms)
-        plan = self.plan(phases)
+        ledger, plan = self._ledger(phases), self._planned(phases)
         logger.info(plan.words)
         with (
             graceful_interrupt(ledger),
@@ -123,6 +122,19 @@ class Session:
             spent = ledger.spent
             logger.info(PhasePlan.beside(phases, spent))
             tell(Spending("", spent))
+
+    def _ledger(self, phases: Sequence[PhasePlan]) -> Ledger:
+        """Make the accounts, after everything that limits them was checked."""
+        _, budgets, files = sorted_out(self.stop)
+        if self.run_dir is not None:
+            files.append(StopFile(self.run_dir / "stop"))
+        ledger = Ledger(phases, budgets, files)
+        ledger.check()
+        lms = self._lms()
+        self.scorer.throttles.check(lms)
+        if any(isinstance(budget, Usd) for budget in budgets):
+            check_prices(lms)
+        return ledger
 
     def reference(self) -> dspy.BaseLM:
         """Give the reference LM, under the throttle of its endpoint.
@@ -152,15 +164,3 @@ class Session:
             logger.info("%s knows %d outcomes; what is known is not paid for again.", journal.path, known)
             tell(Resumed("", known))
         return journal
-
-
-def standings(cycle: Cycle, phase: str, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
-    """Score candidates on a panel, outside any race; what the memory knows is not scored again."""
-    panels = PanelScorer(cycle.program, cycle.scorer, cycle.memory, cycle.ledger, cycle.met)
-    return panels.standings(
-        candidates,
-        panel,
-        begins=lambda total: cycle.listener(StepBegan(phase, total)),
-        counts=lambda outcome: None,
-        arrives=lambda outcome: cycle.listener(OutcomeArrived(phase, outcome)),
-    )

@@ -32,6 +32,7 @@ from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.runs.artifacts import TransferResult, plain
+from tp_dspy.runs.folders import folder_of
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.runs.transfers import Transfers
@@ -40,9 +41,9 @@ from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.programs import without_rivals
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.scoring.throttle import Limits
-from tp_dspy.session import Plan, Session, standings
+from tp_dspy.session import Plan, Session
 from tp_dspy.tasks.task import Task
-from tp_dspy.work import Work, folder_of, targets_by_name
+from tp_dspy.work import Work, targets_by_name
 
 __all__ = ["TransferPrompting"]
 
@@ -295,12 +296,13 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         chosen = choices_without_each(source_prompts, self.effort.top_k)
         targets = targets_by_name(targets)
         inputs = {f"target {name}": self._task_input(name, task) for name, task in targets.items()}
-        work = self._prepare(student, None, inputs, source_prompts)
+        # Work of its own: what a transfer has paid for is known here, and costs this nothing.
+        work = self._prepare(student, None, inputs, source_prompts, "influence")
         candidates = source_prompts.adapted(chosen.records, work.original, self.mapping)
         plans = [PhasePlan(name, len(candidates) * data.size, 0, 0, 0) for name, data in inputs.items()]
         try:
             with work.session.open(plans) as cycle:
-                met = [standings(cycle, name, candidates, data.search) for name, data in inputs.items()]
+                met = [cycle.standings(name, candidates, data.search) for name, data in inputs.items()]
         except HaltedError as halt:
             raise ScoringFailedError(
                 f"Not all prompts could be scored on the targets ({halt.reason}), and without that there is no table. "
@@ -336,6 +338,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         sources: PhaseInput | None,
         targets: Mapping[str, PhaseInput],
         source_prompts: SourcePrompts | None,
+        kind: str | None = None,
     ) -> Work:
         """Check everything that can be known before a call is paid, and plan the phases."""
         original, answering = read_program(student, self.objective.answers)
@@ -360,6 +363,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         }
         extra: list[Any] = [source_prompts.model_dump(mode="json") if source_prompts is not None else None]
         extra += [brief.description for data in targets.values() for brief in data.briefs]
+        extra += [kind] if kind is not None else []
         session = self._session(student, original, examples, extra)
         return Work(original, sources, dict(targets), first, carried, named, session, self.effort)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
@@ -15,7 +13,7 @@ from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.session import Session
 from tp_dspy.tasks.task import Task
 
-__all__ = ["Work", "file_name", "folder_of", "targets_by_name"]
+__all__ = ["Work", "targets_by_name"]
 
 
 @dataclass(frozen=True)
@@ -75,17 +73,3 @@ def targets_by_name(targets: Mapping[str, Task] | Sequence[Task]) -> dict[str, T
     if len(set(names)) < len(names):
         raise ConfigurationError(f"targets are named {names}; give each a name of its own.")
     return dict(pairs)
-
-
-def folder_of(run_dir: Path | None, name: str, names: Sequence[str]) -> Path | None:
-    """Choose the folder of one of several targets, whose names may hold what no file system takes."""
-    if run_dir is None:
-        return None
-    files = [file_name(other) for other in names]
-    own = files[names.index(name)]
-    return run_dir / (own if files.count(own) == 1 else f"{own}-{names.index(name)}")
-
-
-def file_name(name: str) -> str:
-    """Make a name that every file system takes."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "target"

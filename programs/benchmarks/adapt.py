@@ -17,6 +17,7 @@ import json
 import logging
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -53,7 +54,10 @@ def run(setting: Setting, budgets: Sequence[int], other_lm: float = 0.0) -> Curv
     world = World(setting.world, noise=setting.noise, shift=setting.shift)
     tasks, target = tasks_of(world, setting)
     made_in = World(setting.world, noise=setting.noise, shift=other_lm, truth=world.truth) if other_lm else world
-    first = optimiser(made_in, setting, rounds=setting.rounds)
+    # Its program makes no LM calls, so that the usage of the phase says nothing.
+    scored = Counter[str]()
+    listeners = [lambda event: scored.update([event.kind])]
+    first = optimiser(made_in, setting, rounds=setting.rounds, listeners=listeners)
     prompts = first.construct_source_prompts(student_of(made_in, setting), source_tasks=tasks)
     # Whatever is at hand has been to disk and back.
     prompts = SourcePrompts.model_validate_json(prompts.model_dump_json())
@@ -70,12 +74,7 @@ def run(setting: Setting, budgets: Sequence[int], other_lm: float = 0.0) -> Curv
 
     adapted = [quality(budget, prompts) for budget in budgets]
     scratch = [quality(budget, None) for budget in budgets]
-    return Curves(adapted, scratch, prompts.phase.scorer_usage.calls or _pairs(prompts))
-
-
-def _pairs(prompts: SourcePrompts) -> int:
-    """Count the pairs that the search of a source phase has scored, where its program makes no calls."""
-    return sum(metrics.n for record in prompts.phase.history for metrics in record.by_task.values())
+    return Curves(adapted, scratch, scored["outcome"])
 
 
 def summary(curves: Sequence[Curves], budgets: Sequence[int]) -> dict[str, object]:

@@ -25,9 +25,9 @@ import dspy
 
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
 from tp_dspy.lms.specs import resolve_lm
+from tp_dspy.runs.folders import file_name
 from tp_dspy.tasks.loading import load_task
 from tp_dspy.tasks.splitting import stratified_order
-from tp_dspy.work import file_name
 
 _INSTRUCTION = "Answer the question."
 _ROUNDS = 1_000

@@ -38,3 +38,10 @@ def test_an_adapter_that_cannot_write_a_prompt_costs_no_compile() -> None:
     example = dspy.Example(question="why", answer="B").with_inputs("question")
     with dspy.context(adapter=Broken()):
         assert prompt_tokens(dspy.Predict("question -> answer"), [example]) is None
+
+
+def test_a_provider_that_dspy_has_no_door_to_is_priced_by_litellm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "true")  # Not from the network, where this imports it first.
+    known = price(dspy.LM("mistral/mistral-small-latest"))
+    assert known is not None and 0 < known[0] < known[1] < 1e-4
+    assert price(dspy.LM("nosuch/model")) is None

@@ -170,8 +170,8 @@ def _plan(job: Job, shown: Output) -> None:
 
 def default_folder(job: Job) -> Path:
     """Choose a folder by the target's name."""
+    from tp_dspy.runs.folders import file_name
     from tp_dspy.tasks.loading import is_file
-    from tp_dspy.work import file_name
 
     name = job.target or ""
     return Path("runs") / file_name(Path(name).stem if is_file(name) else name)

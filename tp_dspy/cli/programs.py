@@ -10,14 +10,11 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 
 from tp_dspy.errors import ProgramError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["in_python", "load_program"]
 

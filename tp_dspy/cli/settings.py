@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import dspy
 from pydantic import Field
 
-from tp_dspy.errors import ConfigurationError, DataError
+from tp_dspy.errors import ConfigurationError
 from tp_dspy.runs.artifacts import Artifact
 from tp_dspy.runs.records import Record
 
@@ -224,24 +224,16 @@ class Job(Record):
         """Load the target, with a validation split."""
         if self.target is None:
             raise ConfigurationError("There is no target; name one with --target, e.g. my.csv or cais/mmlu:anatomy.")
-        task = self.scoring.task(self.target, self.effort.seed).split_validation(
-            seed=self.effort.seed, answer=self.scoring.answer
-        )
-        if not task.train:
-            raise DataError(f"{task.name} has no examples to search on.")
-        return task
+        task = self.scoring.task(self.target, self.effort.seed)
+        return task.split_validation(seed=self.effort.seed, answer=self.scoring.answer)
 
     def teleprompter(self, out: Path | None, listeners: list[Listener], lm: dspy.BaseLM) -> TransferPrompting:
         """Make the optimiser."""
-        from tp_dspy.optimization.estimate import check_prices
         from tp_dspy.teleprompter import TransferPrompting
 
-        reference_lm = self.lms.reference_lm()
-        if self.budgets.usd is not None:
-            check_prices([lm, reference_lm])
         return TransferPrompting(
             self.scoring.objective(),
-            reference_lm=reference_lm,
+            reference_lm=self.lms.reference_lm(),
             scorer_lm=lm,
             stop=self.budgets.rules(),
             num_threads=self.lms.threads,

@@ -141,14 +141,16 @@ def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, infl
         # A run that was ended early has nothing left to spend on that.
         stopped = [result.stopped for result in programs.results.values()][-1:]
         asked = influence and not programs.missing and stopped != [INTERRUPTED]
-        found = teleprompter.source_influence(student, tasks, source_prompts=made) if asked else None
+    # Before more is asked for: it may fail, and this is there.
     shown.show(programs)
+    shown.show(f"Saved under {out.as_posix()}, a folder for each target.")
     rows = programs.to_frame().reset_index().to_dict("records")
     document |= {"targets": rows, "missing": list(programs.missing)}
-    if found is not None:
+    if asked:
+        with job.lms.configured(student), LiveProgress(shown.remarks):
+            found = teleprompter.source_influence(student, tasks, source_prompts=made)
         shown.show(found)
         document["influence"] = found.to_frame().reset_index().to_dict("records")
-    shown.show(f"Saved under {out.as_posix()}, a folder for each target.")
     shown.document(document)
     exit_if_interrupted(*stopped)
 

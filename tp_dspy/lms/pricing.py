@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import dspy
+from dspy.lm15 import LM15Error
 
 __all__ = ["price", "prompt_tokens"]
 
@@ -23,19 +24,20 @@ def price(lm: dspy.BaseLM) -> tuple[float, float] | None:
     """
     if not isinstance(getattr(lm, "engine", None), str):
         return None
-    try:
-        from dspy.clients.capabilities import resolve
-        from dspy.clients.model_metadata import model_info, rate
+    from dspy.clients.capabilities import resolve
+    from dspy.clients.model_metadata import model_info, rate
 
+    try:
         route = resolve(lm)
-        info = model_info(route.provider, route.model)
-        return _both(rate(info, "input_cost_per_token"), rate(info, "output_cost_per_token"))
-    except Exception:
+    except LM15Error:
         # DSPy has no door of its own to this provider: LiteLLM calls it, and estimates what it costs.
         logger.debug("DSPy cannot resolve %s.", lm.model, exc_info=True)
-    try:
-        import litellm
+    else:
+        info = model_info(route.provider, route.model)
+        return _both(rate(info, "input_cost_per_token"), rate(info, "output_cost_per_token"))
+    import litellm
 
+    try:
         info = litellm.get_model_info(lm.model)
         return _both(info.get("input_cost_per_token"), info.get("output_cost_per_token"))
     except Exception:  # LiteLLM raises a plain one for a model that it does not know.

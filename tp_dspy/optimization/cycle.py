@@ -163,6 +163,21 @@ class Cycle:
         self.listener(PhaseEnded(phase, run.stopped, ranked[0]))
         return run.result(ranked)
 
+    def standings(self, phase: str, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
+        """Score candidates on a panel, outside any race; what the memory knows is not scored again.
+
+        Raises:
+            HaltedError: If the ledger lets a pair not begin.
+        """
+        panels = PanelScorer(self.program, self.scorer, self.memory, self.ledger, self.met)
+        return panels.standings(
+            candidates,
+            panel,
+            begins=lambda total: self.listener(StepBegan(phase, total)),
+            counts=lambda outcome: None,
+            arrives=lambda outcome: self.listener(OutcomeArrived(phase, outcome)),
+        )
+
 
 @dataclass
 class _Phase:
