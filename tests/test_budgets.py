@@ -178,4 +178,5 @@ def test_plan_and_truth_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert 10 * 360 < tokens < 60 * 360
     told = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("Spent"))
     assert f"Spent: {spent(result)} scorer calls (planned: at most" in told
-    assert events[-1].kind == "spent" and events[-1].spent.scorer_calls == spent(result)
+    assert [event.kind for event in events[-2:]] == ["spent", "compiled"]
+    assert events[-2].spent.scorer_calls == spent(result) and events[-1].result == result

@@ -12,9 +12,10 @@ import dspy
 
 from tp_dspy.errors import SplitOverlapError
 from tp_dspy.optimization.candidates import Candidate
-from tp_dspy.optimization.events import Event, OutcomeArrived, PhaseBegan, StepBegan
+from tp_dspy.optimization.events import OutcomeArrived, PhaseBegan, StepBegan
 from tp_dspy.optimization.ledger import INTERRUPTED
 from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.runs.events import Measured
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.scoring.held_out import HeldOut, measure
 from tp_dspy.scoring.outcomes import Outcome, Usage
@@ -149,6 +150,8 @@ class Experiment:
         kept = ("program", "source_prompts", "result") if folder is not None else ()
         saved = {name: folder / f"{name}.json" for name in kept if folder is not None}
         saved = {name: path for name, path in saved.items() if path.exists()}
+        if held_out is not None:
+            result = compiled.detailed_results
         return Report(compiled, result, held_out, time.monotonic() - started, saved)
 
     def _given(self) -> dict[str, Any]:
@@ -170,14 +173,19 @@ class Experiment:
         programs["target"] = known[result.winner.scored().candidate]
         tp = self.teleprompter
         examples = stratified_order(self.target.test, seed=tp.seed, answer=tp.objective.answer)[: self.test_limit]
-        self._tell(PhaseBegan("test", len(programs), 0))
-        self._tell(StepBegan("test", len(programs) * len(examples)))
+        tp.tell(PhaseBegan("test", len(programs), 0))
+        tp.tell(StepBegan("test", len(programs) * len(examples)))
 
         def arrives(outcome: Outcome) -> None:
-            self._tell(OutcomeArrived("test", outcome))
+            tp.tell(OutcomeArrived("test", outcome))
 
         settings: dict[str, Any] = {"lm": tp.scorer.lm, "num_threads": tp.scorer.num_threads, "seed": tp.seed}
-        return measure(tp.objective, programs, examples, verbose=False, arrives=arrives, **settings)
+        held_out = measure(tp.objective, programs, examples, verbose=False, arrives=arrives, **settings)
+        compiled.detailed_results = result.with_held_out(held_out)
+        if tp.run_dir is not None:
+            compiled.detailed_results.save(tp.run_dir / "result.json")
+        tp.tell(Measured("test", held_out, compiled.detailed_results))
+        return held_out
 
     def _carried(self, result: TransferResult) -> Candidate | None:
         """Give the best source prompt as it is."""
@@ -187,7 +195,3 @@ class Experiment:
         if result.source is not None:
             return result.source.ranked[0].scored().candidate
         return None
-
-    def _tell(self, event: Event) -> None:
-        for listener in self.teleprompter.listeners:
-            listener(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.optimization.racing import Racing
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
+from tp_dspy.runs.events import Failed
 from tp_dspy.runs.identity import compile_identity, context_identity
 from tp_dspy.runs.journal import Journal
 from tp_dspy.runs.progress import watching
@@ -70,6 +71,7 @@ class Session:
         stop: The user's rules, budgets and stop files.
         run_dir: The folder of the journal; None keeps it in memory.
         decides: Settings that decide the course of a compile, as plain values.
+        settings: What is told to others of how the compile is set up, as plain values.
         listeners: Are told every event.
         verbose: Whether to show progress on a terminal.
     """
@@ -84,6 +86,7 @@ class Session:
     stop: Sequence[StopRule | Budget | StopFile]
     run_dir: Path | None
     decides: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     listeners: Sequence[Listener] = ()
     verbose: bool = False
 
@@ -117,8 +120,12 @@ class Session:
             watching(self.listeners, self.verbose) as tell,
             self._memory(tell) as memory,
         ):
-            tell(Planned("", phases, plan.words))
-            yield Cycle(self.student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
+            tell(Planned("", phases, plan.words, self.settings, ledger.budgets, lambda: ledger.spent))
+            try:
+                yield Cycle(self.student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
+            except BaseException as error:
+                tell(Failed("", error))
+                raise
             spent = ledger.spent
             logger.info(PhasePlan.beside(phases, spent))
             tell(Spending("", spent))

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from dspy.teleprompt import Teleprompter
 
 from tp_dspy.errors import ConfigurationError, ScoringFailedError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, read_program
-from tp_dspy.optimization.cycle import Cycle, PhaseResult
-from tp_dspy.optimization.events import Listener
+from tp_dspy.optimization.cycle import Cycle
+from tp_dspy.optimization.events import Event, Listener
 from tp_dspy.optimization.ledger import sorted_out
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.phases import (
     PhaseInput,
@@ -32,8 +34,10 @@ from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.runs.artifacts import TransferResult, plain
+from tp_dspy.runs.events import Compiled
 from tp_dspy.runs.folders import folder_of
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
+from tp_dspy.runs.snapshots import Snapshots
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.runs.transfers import Transfers
 from tp_dspy.scoring.gate import HaltedError
@@ -194,8 +198,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 work = work.after(self._source_prompts(source, source_tasks, work.original))
             if cycle.ledger.halted is None:
                 target = self._target_phase("target", cycle, work)
-        result = TransferResult.of(source, target, work.original, time.monotonic() - started, self._settings())
-        return self._deliver(student, result, self.run_dir)
+        seconds = time.monotonic() - started
+        result = TransferResult.of(source, target, work.original, seconds, self._settings(), self.objective)
+        return self._deliver("target", student, result, self.run_dir)
 
     def plan(
         self,
@@ -266,8 +271,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                     break
                 target = self._target_phase(f"target {name}", cycle, work)
                 seconds, started = time.monotonic() - started, time.monotonic()
-                result = TransferResult.of(None, target, work.original, seconds, self._settings())
-                compiled[name] = self._deliver(student, result, folder_of(self.run_dir, name, list(targets)))
+                result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective)
+                folder = folder_of(self.run_dir, name, list(targets))
+                compiled[name] = self._deliver(f"target {name}", student, result, folder)
         return Transfers(compiled, tuple(name for name in targets if name not in compiled))
 
     def source_influence(
@@ -365,6 +371,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         extra += [brief.description for data in targets.values() for brief in data.briefs]
         extra += [kind] if kind is not None else []
         session = self._session(student, original, examples, extra)
+        if kind is None:
+            phases = [*(["source"] if sources is not None else []), *targets]
+            session = self._with_snapshots(session, phases)
         return Work(original, sources, dict(targets), first, carried, named, session, self.effort)
 
     def _session(
@@ -383,9 +392,21 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             stop=self.stop,
             run_dir=self.run_dir,
             decides={**decides, "extra": plain([self.mapping, *extra])},
+            settings=self._settings(),
             listeners=self.listeners,
             verbose=self.verbose,
         )
+
+    def _with_snapshots(self, session: Session, phases: Sequence[str]) -> Session:
+        if self.run_dir is None:
+            return session
+        names = [phase.removeprefix("target ") for phase in phases]
+        folders = {
+            phase: self.run_dir if phase == name else folder_of(self.run_dir, name, names) or self.run_dir
+            for phase, name in zip(phases, names, strict=True)
+        }
+        snapshots = Snapshots(folders, session.original, self._settings())
+        return replace(session, listeners=(*session.listeners, snapshots))
 
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
         return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
@@ -439,6 +460,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         prompts = SourcePrompts.of(result, original, tasks, self.effort.top_k, self._settings())
         if self.run_dir is not None:
             prompts.save(self.run_dir / "source_prompts.json")
+            Snapshots.end(self.run_dir)
         return prompts
 
     def _tell_of_another_lm(self, source_prompts: SourcePrompts) -> None:
@@ -451,7 +473,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 now,
             )
 
-    def _deliver(self, student: dspy.Module, result: TransferResult, folder: Path | None) -> dspy.Module:
+    def _deliver(self, phase: str, student: dspy.Module, result: TransferResult, folder: Path | None) -> dspy.Module:
         for task, metrics in result.winner.by_task.items():
             if missed := self.objective.rule.constraints.missed(metrics.as_dict()):
                 logger.warning("No prompt keeps all constraints; the best on %s: %s.", task, "; ".join(missed))
@@ -460,7 +482,14 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         if folder is not None:
             result.save(folder / "result.json")
             compiled.save(folder / "program.json")
+            Snapshots.end(folder)
+        self.tell(Compiled(phase, result, compiled))
         return compiled
+
+    def tell(self, event: Event) -> None:
+        """Tell the listeners an event."""
+        for listener in self.listeners:
+            listener(event)
 
     def _settings(self) -> dict[str, Any]:
         lms = {"reference_lm": self.reference_lm or dspy.settings.lm, "scorer_lm": self.scorer.lm or dspy.settings.lm}

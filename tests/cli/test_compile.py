@@ -55,7 +55,7 @@ def test_a_compile_prints_the_table_and_writes_all_it_found(
     assert "yes or no" in instruction and instruction in said.out
     assert tp_dspy.SourcePrompts.load(folder / "source_prompts.json").prompts
     kept = Run.of_folder(folder)
-    assert kept.state == result.stopped and kept.held_out["programs"]["target"]["ifr"] == 1.0
+    assert kept.state == result.stopped and result.held_out.prompts["target"].metrics.ifr == 1.0
     assert kept.job.scoring.sources == ["starter/legal:yes_no", "starter/medical:yes_no"]
 
     test = 12 * len({"original", "the source prompt, which is the target prompt"})

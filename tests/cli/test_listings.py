@@ -78,7 +78,9 @@ def test_a_report_says_what_a_run_found(shell: Any, mine: str, small: list[str])
         assert part in said.out
     assert compiled["instructions"]["self"] in said.out
     found = shell.run("report", "runs/mine", "--json").json
-    assert found["winner"]["instructions"] == compiled["instructions"] and found["held_out"] == compiled["held_out"]
+    assert found["winner"]["instructions"] == compiled["instructions"]
+    theirs, ours = compiled["held_out"]["programs"], found["held_out"]["prompts"]
+    assert {n: p["metrics"]["score"] for n, p in ours.items()} == {n: p["score"] for n, p in theirs.items()}
     assert found["target"]["ranked"][0]["by_task"], "what is no number is null, and nothing breaks"
     assert "NaN" not in json.dumps(found)
 
@@ -87,8 +89,6 @@ def test_a_report_of_a_run_that_python_made(shell: Any, mine: str, small: list[s
     shell.run("compile", "question -> answer", "-t", mine, *LM, *small)
     Path("runs/mine/run.json").unlink()
     said = shell.run("report", "runs/mine", "--top", 1)
-    assert "held-out" not in said.out
-    assert shell.run("report", "runs/mine", "--json").json["held_out"] is None
     winner = tp_dspy.TransferResult.load("runs/mine/result.json").winner
     assert winner.instructions["self"] in said.out
 

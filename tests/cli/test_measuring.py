@@ -8,7 +8,7 @@ from typing import Any
 import dspy
 import pytest
 
-from tp_dspy.cli.settings import Run
+from tp_dspy import TransferResult
 
 LM = ["--scorer-lm", "acme/small"]
 
@@ -35,11 +35,11 @@ def test_evaluating_a_run_gives_what_its_own_table_says(shell: Any, run: str) ->
     assert "12 examples, 95 % intervals" in said.out and "instruction following (IFR)   1.000" in said.out
     assert "Reliability" in said.out and shell.paid - before == 12
     found = shell.run("evaluate", run, "--json").json
-    table = Run.of_folder(Path(run)).held_out["programs"]["target"]
+    table = TransferResult.load(Path(run) / "result.json").held_out.prompts["target"]
     assert {name: found["metrics"][name] for name in ("ifr", "accuracy", "ece", "score")} == {
-        name: table[name] for name in ("ifr", "accuracy", "ece", "score")
+        name: getattr(table.metrics, name) for name in ("ifr", "accuracy", "ece", "score")
     }
-    assert found["intervals"]["score"] == table["intervals"]["score"]
+    assert tuple(found["intervals"]["score"]) == table.intervals["score"]
     assert set(shell.specs) == {"acme/small"}
 
 

@@ -20,9 +20,11 @@ from programs.benchmarks.worlds import World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError, NoUsableProposalWarning, ScoringFailedError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
-from tp_dspy.optimization.cycle import Cycle, Panel, PhaseResult, fingerprint
+from tp_dspy.optimization.cycle import Cycle
 from tp_dspy.optimization.events import Decided, Event, Listener, Spending
 from tp_dspy.optimization.memory import PlainMemory
+from tp_dspy.optimization.panel import Panel, fingerprint
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import FullScoring
 from tp_dspy.optimization.reference import Proposer, ReferencePrompt, TaskBrief
@@ -350,12 +352,16 @@ def test_a_reference_lm_that_is_no_help_is_warned_of_and_the_best_so_far_wins() 
 def test_events_come_in_order() -> None:
     lab = Lab()
     result = lab.run()
-    assert lab.kinds() == ["phase", "step", "proposals", "step", "proposals", "step", "selection", "step", "end"]
+    rounds = ["step", "round", "proposals", "step", "round", "proposals", "step", "round"]
+    assert lab.kinds() == ["phase", *rounds, "selection", "step", "end"]
+    so_far = [event.so_far for event in lab.events if event.kind == "round"]
+    assert [len(found.history) for found in so_far] == sorted(len(found.history) for found in so_far)
+    assert so_far[-1].history == result.history and {OWN} <= {s.candidate for s in so_far[0].ranked}
     totals = sum(event.total for event in lab.events if event.kind == "step")
     assert totals == sum(event.kind == "outcome" for event in lab.events) == lab.cycle.ledger.spent.scorer_calls
     told = [e.scored for e in lab.events if e.kind == "scored"]
     assert [(s.candidate, s.score) for s in told] == [(s.candidate, s.score) for s in result.history]
-    assert lab.events[-1].best == result.best and {event.phase for event in lab.events} == {"source"}
+    assert lab.events[-1].result == result and {event.phase for event in lab.events} == {"source"}
 
 
 def test_decisions_of_the_race_and_what_was_spent_are_told() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from tp_dspy.errors import ArtifactError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
-from tp_dspy.optimization.cycle import PhaseResult
 from tp_dspy.optimization.evidence import Belief
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.reference import Proposal
 from tp_dspy.runs import artifacts
 from tp_dspy.runs.artifacts import TransferResult

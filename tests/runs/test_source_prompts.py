@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tp_dspy.errors import ConfigurationError, ProgramError
 from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
-from tp_dspy.optimization.cycle import PhaseResult
 from tp_dspy.optimization.evidence import Belief
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.scoring.set_objective import Metrics

@@ -83,7 +83,7 @@ def resume(
         given = {name: value for name, value in more.model_dump().items() if value is not None}
         budgets = record.job.budgets.model_copy(update=given)
         job = record.job.model_copy(update={"budgets": budgets})
-        carry_out(record.model_copy(update={"job": job, "state": "running", "held_out": None}), run, shown)
+        carry_out(record.model_copy(update={"job": job, "state": "running"}), run, shown)
 
 
 def carry_out(record: Run, out: Path, shown: Output) -> None:
@@ -109,8 +109,7 @@ def carry_out(record: Run, out: Path, shown: Output) -> None:
             shown.remark(_TOY, "yellow")
         record.keep(out)
         report = experiment.run()
-    held_out = report.held_out.to_dict() if report.held_out is not None else None
-    record.model_copy(update={"state": report.result.stopped, "held_out": held_out}).keep(out)
+    record.model_copy(update={"state": report.result.stopped}).keep(out)
     show_report(report, shown, job.program, job.lms)
     shown.document(report.to_dict())
     exit_if_interrupted(report.result.stopped)

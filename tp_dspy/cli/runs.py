@@ -51,9 +51,8 @@ def report(
         if not path.is_file():
             raise ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
         result = TransferResult.load(path)
-        held_out = _held_out(run)
-        shown.show(result_table(result, top, held_out))
-        shown.document(result.model_dump() | {"held_out": held_out})
+        shown.show(result_table(result, top))
+        shown.document(result.model_dump())
 
 
 def why_no_result(folder: Path) -> str:
@@ -64,12 +63,6 @@ def why_no_result(folder: Path) -> str:
     if state == "running":
         return "it is running; wait until it has ended"
     return f"it is {state}; `tp-dspy resume {folder.as_posix()}` goes on with it"
-
-
-def _held_out(folder: Path) -> dict[str, Any] | None:
-    from tp_dspy.cli.settings import RUN_FILE, Run
-
-    return Run.of_folder(folder).held_out if (folder / RUN_FILE).is_file() else None
 
 
 def _row(folder: Path) -> dict[str, Any]:

@@ -265,14 +265,12 @@ class Run(Artifact):
     Attributes:
         job: What was asked for.
         state: "running" until the command has ended; then why the compile stopped.
-        held_out: The table on held-out examples, as plain values.
     """
 
     format: Literal["tp_dspy.run"] = "tp_dspy.run"
     settings: dict[str, Any] = Field(default_factory=dict)
     job: Job
     state: str = "running"
-    held_out: dict[str, Any] | None = None
 
     _format: ClassVar[str] = "tp_dspy.run"
 

@@ -20,6 +20,7 @@ from tp_dspy.scoring.set_objective import Metrics
 
 __all__ = [
     "Candidate",
+    "Measurement",
     "Origin",
     "Panel",
     "ScoredCandidate",
@@ -205,6 +206,22 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """How a candidate's score in a search came about.
+
+    Attributes:
+        examples: How many examples it has met, all tasks together.
+        intervals: Rough 95 % bootstrap intervals of the score and of each metric, as means over tasks, by name; those
+            that chance makes undefined are left out, and there are none for one that a race dropped.
+        rival: For one that a race dropped: what the best had scored on the examples that it has met.
+    """
+
+    examples: int
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rival: float | None = None
+
+
+@dataclass(frozen=True)
 class ScoredCandidate:
     """A candidate and what it is worth on one panel of tasks.
 
@@ -215,6 +232,7 @@ class ScoredCandidate:
         by_task: Metrics by task name, on the examples it has met: fewer than the others have where a race dropped it.
         round: The round it was scored in; 0 is the first population.
         expected: What is expected of it, all that is known taken together; None where nothing was weighed.
+        measurement: How the score came about, where that was looked at.
     """
 
     candidate: Candidate
@@ -222,6 +240,7 @@ class ScoredCandidate:
     by_task: Mapping[str, Metrics]
     round: int = 0
     expected: Belief | None = None
+    measurement: Measurement | None = None
 
     @property
     def violation(self) -> float:

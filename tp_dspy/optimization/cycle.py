@@ -22,6 +22,7 @@ from tp_dspy.optimization.events import (
     PhaseBegan,
     PhaseEnded,
     Proposed,
+    RoundEnded,
     SelectionBegan,
     Spending,
     StepBegan,
@@ -30,6 +31,7 @@ from tp_dspy.optimization.history import History
 from tp_dspy.optimization.ledger import INTERRUPTED, Ledger
 from tp_dspy.optimization.memory import Memory, Pair
 from tp_dspy.optimization.panel import Panel, PanelScorer, fingerprint, on_common_examples
+from tp_dspy.optimization.phase_result import Finals, PhaseResult
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.racing import Racing, race
 from tp_dspy.optimization.reference import Proposal, Proposer
@@ -39,43 +41,9 @@ from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["Cycle", "Panel", "PhaseResult", "fingerprint"]
+__all__ = ["Cycle"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PhaseResult:
-    """What a phase found.
-
-    Attributes:
-        ranked: The finalists, the original always among them, with their scores on the selection panel (on the search
-            panel when there is no other, or the phase was interrupted): those that did not measure below the original
-            there, best expected first, then the others. A score is NaN for an original that was interrupted before its
-            last example.
-        history: Everything that was scored on the search panel, in order of arrival.
-        dropped: Those of them that a race dropped, which have met fewer examples.
-        proposals: Every reply of the reference LM.
-        stopped: Why the phase ended.
-        scorer_usage: What the scorer LM cost.
-        reference_usage: What the reference LM cost.
-        interaction: Standard deviation of what a candidate is worth on one of the tasks beyond its mean over them; at
-            least 0. It limits what the scores let expect of another task.
-    """
-
-    ranked: tuple[ScoredCandidate, ...]
-    history: tuple[ScoredCandidate, ...]
-    dropped: tuple[Candidate, ...]
-    proposals: tuple[Proposal, ...]
-    stopped: str
-    scorer_usage: Usage
-    reference_usage: Usage
-    interaction: float = 0.0
-
-    @property
-    def best(self) -> ScoredCandidate:
-        """The winner."""
-        return self.ranked[0]
 
 
 @dataclass
@@ -160,8 +128,9 @@ class Cycle:
             logger.warning("The %s phase was halted (%s); ending with the best so far.", phase, self.ledger.halted)
             run.stopped = self.ledger.halted
         run.tell_spent()
-        self.listener(PhaseEnded(phase, run.stopped, ranked[0]))
-        return run.result(ranked)
+        result = run.result(ranked)
+        self.listener(PhaseEnded(phase, result))
+        return result
 
     def standings(self, phase: str, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Score candidates on a panel, outside any race; what the memory knows is not scored again.
@@ -197,6 +166,7 @@ class _Phase:
     proposals: list[Proposal] = field(default_factory=list)
     stopped: str = "all rounds done"
     usage: Usage = field(default_factory=Usage)
+    finals: Finals | None = None
 
     def __post_init__(self) -> None:
         self.history = History(self.worth)
@@ -211,10 +181,16 @@ class _Phase:
             scorer_usage=self.usage,
             reference_usage=self.proposer.usage,
             interaction=self.history.interaction(),
+            search=_sizes(self.search),
+            selection=None if self.selection is None else _sizes(self.selection),
+            finals=self.finals,
         )
 
     def tell(self, event: Event) -> None:
         self.cycle.listener(event)
+
+    def tell_round(self, round: int, finalists: int) -> None:
+        self.tell(RoundEnded(self.name, round, self.result(self.by_search_score(finalists))))
 
     def tell_spent(self) -> None:
         self.tell(Spending(self.name, self.cycle.ledger.spent))
@@ -226,6 +202,7 @@ class _Phase:
         self.cycle.ledger.enter(self.name, "search")
         try:
             self.score(population, round=0, finalists=finalists)
+            self.tell_round(0, finalists)
             self.search_rounds(rounds, count, stop, finalists)
         except HaltedError as halt:
             if self.cycle.ledger.halted is not None:
@@ -296,6 +273,7 @@ class _Phase:
             if new:
                 self.score(new, round, finalists)
             without_gain = 0 if self.history.ranked()[0].round == round else without_gain + 1
+            self.tell_round(round, finalists)
         if rounds and self.proposals and not usable:
             reasons = "; ".join(dict.fromkeys(p.reason for p in self.proposals if p.reason))
             warnings.warn(
@@ -335,7 +313,8 @@ class _Phase:
         if self.selection is not None:
             self.tell(SelectionBegan(self.name, len(candidates)))
         panel = self.search if self.selection is None else self.selection
-        standings = on_common_examples(self.outcomes(candidates, panel))
+        self.finals = Finals(panel, self.outcomes(candidates, panel))
+        standings = on_common_examples(self.finals.standings)
         return choose(standings, self.history, self.worth, fresh=self.selection is not None)
 
     def affordable_finalists(self, finalists: int) -> int:
@@ -372,3 +351,7 @@ class _Phase:
             return [*kept, self.history[self.original] if seen else ScoredCandidate(self.original, float("nan"), {})]
         kept = kept if own in kept else [*kept, own]
         return sorted(kept, key=lambda scored: not scored.merit < own.merit, reverse=True)
+
+
+def _sizes(panel: Panel) -> dict[str, int]:
+    return {name: len(examples) for name, examples in panel.items()}

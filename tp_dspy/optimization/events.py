@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.plan import PhasePlan
-from tp_dspy.optimization.stopping import Spent
+from tp_dspy.optimization.stopping import Budget, Spent
 from tp_dspy.scoring.outcomes import Outcome
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Planned",
     "Proposed",
     "Resumed",
+    "RoundEnded",
     "SelectionBegan",
     "Spending",
     "StepBegan",
@@ -52,11 +54,22 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What the phases will cost at most; in words, too, with tokens and dollars where they are known."""
+    """What the phases will cost at most; the first event of a compile.
+
+    Attributes:
+        plans: The phases, in order.
+        words: The same in one line, with tokens, and dollars where they are known.
+        settings: How the compile is set up, as plain values.
+        budgets: What it may spend.
+        spent: Says what has been spent, at any time.
+    """
 
     kind: ClassVar[str] = "plan"
     plans: Sequence[PhasePlan]
     words: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budgets: Sequence[Budget] = ()
+    spent: Callable[[], Spent] = Spent
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,20 @@ class Proposed(Event):
 
 
 @dataclass(frozen=True)
+class RoundEnded(Event):
+    """The first population (round 0) or a round of proposals has been scored.
+
+    Attributes:
+        round: The round.
+        so_far: What the phase would have found, were it to end now; the ranking is by the search alone.
+    """
+
+    kind: ClassVar[str] = "round"
+    round: int
+    so_far: PhaseResult
+
+
+@dataclass(frozen=True)
 class SelectionBegan(Event):
     """The finalists are being scored on the examples that they are chosen on."""
 
@@ -137,11 +164,10 @@ class Spending(Event):
 
 @dataclass(frozen=True)
 class PhaseEnded(Event):
-    """A phase ended, why, and with which winner."""
+    """A phase ended: with which winner (`PhaseResult.best`), why, and all that was found."""
 
     kind: ClassVar[str] = "end"
-    stopped: str
-    best: ScoredCandidate
+    result: PhaseResult
 
 
 class Listener(Protocol):

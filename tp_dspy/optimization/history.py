@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, Standing
+from tp_dspy.optimization.candidates import Candidate, Measurement, ScoredCandidate, Standing
 from tp_dspy.optimization.evidence import Reading, interaction, paired_error, weigh
 from tp_dspy.optimization.phase_score import PhaseScore
 
@@ -77,8 +77,8 @@ class History:
             What was taken in, `reached` first.
         """
         for standing in reached:
-            scored = self.worth.of(standing, round)
-            self._keep(_Entry(scored, standing, self.worth.draws(standing), scored.score))
+            scored, draws = self.worth.measured(standing, round)
+            self._keep(_Entry(scored, standing, draws, scored.score))
         for standing in dropped:
             self._keep(self._partial(standing, round))
         self._weigh()
@@ -128,14 +128,16 @@ class History:
     def _partial(self, standing: Standing, round: int) -> _Entry:
         """Bring a score on some of the examples to the level of all, by one that has met both."""
         scored = self.worth.of(standing, round)
+        met = sum(map(len, standing.outcomes.values()))
         complete = self.complete()
         if not complete:
-            return _Entry(scored, standing, None, scored.score)
+            return _Entry(replace(scored, measurement=Measurement(met)), standing, None, scored.score)
         best = self._entries[complete[0].candidate.id]
         seen = {name: len(outcomes) for name, outcomes in standing.outcomes.items()}
         same = {name: best.standing.outcomes[name][:count] for name, count in seen.items()}
         there = self.worth.of(Standing(best.standing.candidate, same), round).score
-        share = sum(seen.values()) / sum(map(len, best.standing.outcomes.values()))
+        share = met / sum(map(len, best.standing.outcomes.values()))
+        scored = replace(scored, measurement=Measurement(met, rival=there))
         return _Entry(scored, standing, None, scored.score + best.scored.score - there, share)
 
     def _weigh(self) -> None:

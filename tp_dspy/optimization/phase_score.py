@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tp_dspy.optimization.candidates import ScoredCandidate, Standing
+from tp_dspy.optimization.candidates import Measurement, ScoredCandidate, Standing
 from tp_dspy.scoring.objective import ObjectiveEvaluator
-from tp_dspy.scoring.resampling import bootstrap_weights
+from tp_dspy.scoring.resampling import bootstrap_weights, covering, percentile_interval
 
 __all__ = ["PhaseScore", "combined"]
 
@@ -71,10 +72,37 @@ class PhaseScore:
 
     def resamples(self, standing: Standing) -> tuple[FloatArray, FloatArray]:
         """Give the scores of `draws`, and by how much the constraints are missed; both of shape (tasks, resamples)."""
-        scores, violations = [], []
+        drawn = self._drawn(standing)
+        return np.array([task["score"] for task in drawn]), np.array([task["violation"] for task in drawn])
+
+    def measured(self, standing: Standing, round: int) -> tuple[ScoredCandidate, FloatArray]:
+        """Score a candidate with intervals; the scores of its resamples, as from `draws`, come along."""
+        drawn = self._drawn(standing)
+        draws = np.array([task["score"] for task in drawn])
+        scored = self.of(standing, round)
+        means = {
+            name: float(np.mean([metrics.as_dict()[name] for metrics in scored.by_task.values()]))
+            for name in self.objective.rule.names
+        }
+        by_name = {name: np.array([task[name] for task in drawn]).mean(axis=0) for name in means}
+        ends = {
+            name: covering(mean, percentile_interval(by_name[name])) for name, mean in means.items() if mean == mean
+        }
+        if not math.isnan(scored.score):
+            ends["score"] = covering(scored.score, percentile_interval(self.combine(draws)))
+        intervals = {name: (_short(low), _short(high)) for name, (low, high) in ends.items() if low == low}
+        examples = sum(map(len, standing.outcomes.values()))
+        return replace(scored, measurement=Measurement(examples, intervals)), draws
+
+    def _drawn(self, standing: Standing) -> list[dict[str, FloatArray]]:
+        """Measure bootstrap resamples of a candidate's examples, task by task."""
+        drawn = []
         for task, outcomes in enumerate(standing.outcomes.values()):
             rng = np.random.default_rng([task, len(outcomes)])
-            drawn = self.objective.resample(outcomes, bootstrap_weights(len(outcomes), _RESAMPLES, rng))
-            scores.append(drawn["score"])
-            violations.append(drawn["violation"])
-        return np.array(scores), np.array(violations)
+            drawn.append(self.objective.resample(outcomes, bootstrap_weights(len(outcomes), _RESAMPLES, rng)))
+        return drawn
+
+
+def _short(value: float) -> float:
+    """Four digits: what is kept of thousands of candidates is to be small, and 200 resamples tell no more."""
+    return round(value, 4)

@@ -44,7 +44,7 @@ def _known(scored: ScoredCandidate, history: History) -> ScoredCandidate:
     if scored.candidate not in history:
         return scored
     known = history[scored.candidate]
-    return replace(scored, round=known.round, expected=known.expected)
+    return replace(scored, round=known.round, expected=known.expected, measurement=known.measurement)
 
 
 def _weighed(

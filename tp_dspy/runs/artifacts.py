@@ -17,9 +17,12 @@ import dspy
 from pydantic import Field, ValidationError, field_validator
 
 from tp_dspy.errors import ArtifactError
-from tp_dspy.optimization.candidates import Candidate
-from tp_dspy.optimization.cycle import PhaseResult
+from tp_dspy.optimization.candidates import Candidate, Standing
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord, Record
+from tp_dspy.runs.side_by_side import SideBySide
+from tp_dspy.scoring.held_out import HeldOut
+from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Usage
 
 __all__ = ["Artifact", "TransferResult", "plain"]
@@ -133,7 +136,10 @@ class Artifact(Record):
 
 
 class TransferResult(Artifact):
-    """The outcome of a compile: both phases, every candidate, metrics and cost. No example's text but in replies.
+    """The outcome of a compile: both phases, every candidate, metrics and cost.
+
+    It is as private as the data: what the finalists did on the examples that they were chosen on is in it, with the
+    text of the examples.
 
     Attributes:
         winner: The target prompt, scored on the data it was selected on.
@@ -143,6 +149,9 @@ class TransferResult(Artifact):
         stopped: Why the compile ended.
         seconds: Wall time.
         settings: How it was made.
+        selection: Original, best source and target prompt on the examples that the winner was chosen on; None after an
+            interruption.
+        held_out: The same on examples that the compile has not seen; None where they were not measured.
     """
 
     format: Literal["tp_dspy.transfer_result"] = "tp_dspy.transfer_result"
@@ -152,6 +161,8 @@ class TransferResult(Artifact):
     target: PhaseRecord | None
     stopped: str
     seconds: float
+    selection: SideBySide | None = None
+    held_out: SideBySide | None = None
 
     _format: ClassVar[str] = "tp_dspy.transfer_result"
 
@@ -163,8 +174,9 @@ class TransferResult(Artifact):
         original: Candidate,
         seconds: float,
         settings: dict[str, Any],
+        objective: ObjectiveEvaluator | None = None,
     ) -> TransferResult:
-        """Make it from the phases that ran; at least one did.
+        """Make it from the phases that ran; at least one did. With the objective, finalists are compared in detail.
 
         A target phase that was interrupted before it had scored anything has no winner of its own: then the source
         phase's is the best so far.
@@ -180,7 +192,18 @@ class TransferResult(Artifact):
             stopped=(target or last).stopped,
             seconds=seconds,
             settings=settings,
+            selection=_selection(last, original, objective) if objective is not None else None,
         )
+
+    def with_held_out(self, held_out: HeldOut) -> TransferResult:
+        """Add what the prompts did on examples that the compile has not seen, for reports.
+
+        Args:
+            held_out: What `ObjectiveEvaluator.evaluate_all` gave for the programs "original", "target" and, if you
+                like, "best source" (in any case the one to compare with first).
+        """
+        measured = SideBySide.of(held_out.evaluations, held_out.instructions, held_out.examples, seed=held_out.seed)
+        return self.model_copy(update={"held_out": measured})
 
     def programs(self, student: dspy.Module, top_k: int = 3) -> list[dspy.Module]:
         """Make the programs of the best target prompts, e.g. for ``dspy.Ensemble``.
@@ -206,3 +229,20 @@ class TransferResult(Artifact):
     def reference_usage(self) -> Usage:
         """What the reference LM cost in this compile."""
         return sum((phase.reference_usage for phase in (self.source, self.target) if phase), Usage())
+
+
+def _selection(phase: PhaseResult, original: Candidate, objective: ObjectiveEvaluator) -> SideBySide | None:
+    """Set the prompts that matter side by side; None for several tasks, whose scores make one in another way."""
+    finals = phase.finals
+    if finals is None or len(finals.panel) != 1:
+        return None
+    chosen = {"original": original, "target": phase.best.candidate}
+    carried = next((s.candidate for s in phase.history if s.candidate.origin == "source"), None)
+    known: dict[str, Standing] = {standing.candidate.id: standing for standing in finals.standings}
+    if carried is not None and carried.id in known:
+        chosen = {"original": original, "best source": carried, "target": phase.best.candidate}
+    ((task, examples),) = finals.panel.items()
+    evaluations = {name: objective.summarize(known[c.id].outcomes[task]) for name, c in chosen.items()}
+    if not evaluations["original"].metrics.n or not evaluations["target"].metrics.n:
+        return None
+    return SideBySide.of(evaluations, {name: c.instructions for name, c in chosen.items()}, examples)

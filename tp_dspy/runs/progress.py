@@ -139,7 +139,7 @@ class LiveProgress:
         if isinstance(event, SelectionBegan):
             return f"best {best:.3f}; choosing among {event.candidates} finalists"
         if isinstance(event, PhaseEnded):
-            return f"{event.best.score:.3f} on what it was chosen on; {event.stopped}"
+            return f"{event.result.best.score:.3f} on what it was chosen on; {event.result.stopped}"
         return f"best {best:.3f}" if isinstance(event, CandidateScored) and self._console.is_terminal else ""
 
 

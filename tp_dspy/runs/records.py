@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from tp_dspy.optimization.candidates import Candidate, Origin, ScoredCandidate
-from tp_dspy.optimization.cycle import PhaseResult
+from tp_dspy.optimization.candidates import Candidate, Measurement, Origin, ScoredCandidate
 from tp_dspy.optimization.evidence import Belief
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.scoring.set_objective import Metrics
 from tp_dspy.tasks.task import Task
@@ -34,6 +34,7 @@ class CandidateRecord(Record):
         parent: Id of the candidate that the reference LM was to better with it; None where it did not write it.
         prior: What the source phase let expect of its score, up to the task's difficulty.
         expected: What is expected of it, all that is known taken together.
+        measurement: How the score in the search came about; None where that was not kept.
     """
 
     id: str
@@ -45,6 +46,7 @@ class CandidateRecord(Record):
     parent: str | None = None
     prior: Belief | None = None
     expected: Belief | None = None
+    measurement: Measurement | None = None
 
     @classmethod
     def of(cls, scored: ScoredCandidate) -> CandidateRecord:
@@ -60,6 +62,7 @@ class CandidateRecord(Record):
             parent=candidate.parent,
             prior=candidate.prior,
             expected=scored.expected,
+            measurement=scored.measurement,
         )
 
     def scored(self) -> ScoredCandidate:
@@ -70,6 +73,7 @@ class CandidateRecord(Record):
             self.by_task,
             self.round,
             self.expected,
+            self.measurement,
         )
 
 
@@ -95,6 +99,8 @@ class PhaseRecord(Record):
         scorer_usage: What the scorer LM cost.
         reference_usage: What the reference LM cost.
         interaction: How much what a candidate is worth differs from task to task, as a standard deviation.
+        search: How many examples of each task candidates are scored on; empty where that was not kept.
+        selection: How many the finalists are chosen on; None where the search scores choose.
     """
 
     ranked: list[CandidateRecord]
@@ -105,6 +111,8 @@ class PhaseRecord(Record):
     scorer_usage: Usage
     reference_usage: Usage
     interaction: float
+    search: dict[str, int] = Field(default_factory=dict)
+    selection: dict[str, int] | None = None
 
     @classmethod
     def of(cls, result: PhaseResult) -> PhaseRecord:
@@ -127,6 +135,8 @@ class PhaseRecord(Record):
             scorer_usage=result.scorer_usage,
             reference_usage=result.reference_usage,
             interaction=result.interaction,
+            search=dict(result.search),
+            selection=None if result.selection is None else dict(result.selection),
         )
 
 

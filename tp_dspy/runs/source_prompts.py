@@ -12,8 +12,8 @@ from pydantic import Field
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate, match_predictors
-from tp_dspy.optimization.cycle import PhaseResult
 from tp_dspy.optimization.evidence import Belief
+from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.phase_score import combined
 from tp_dspy.runs.artifacts import Artifact
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord, TaskRecord
@@ -299,7 +299,7 @@ def _together(one: CandidateRecord, other: CandidateRecord, penalty: float) -> C
     """Make one record of a prompt's scores in two runs."""
     by_task = {**other.by_task, **one.by_task}
     score = combined([metrics.score for metrics in by_task.values()], penalty) if by_task else math.nan
-    return one.model_copy(update={"by_task": by_task, "score": score})
+    return one.model_copy(update={"by_task": by_task, "score": score, "measurement": None})
 
 
 def _restricted(record: CandidateRecord, names: set[str], penalty: float) -> CandidateRecord:
@@ -310,13 +310,13 @@ def _restricted(record: CandidateRecord, names: set[str], penalty: float) -> Can
     if expected is not None:
         moved = 0.0 if math.isnan(score) or math.isnan(record.score) else score - record.score
         expected = Belief(expected.mean + moved, expected.sd * math.sqrt(len(record.by_task) / max(1, len(by_task))))
-    return record.model_copy(update={"by_task": by_task, "score": score, "expected": expected})
+    return record.model_copy(update={"by_task": by_task, "score": score, "expected": expected, "measurement": None})
 
 
 def _lifted(record: CandidateRecord, lift: float) -> CandidateRecord:
     """Bring a record to another level."""
     expected = record.expected and Belief(record.expected.mean + lift, record.expected.sd)
-    return record.model_copy(update={"score": record.score + lift, "expected": expected})
+    return record.model_copy(update={"score": record.score + lift, "expected": expected, "measurement": None})
 
 
 def _pooled(together: CandidateRecord, one: CandidateRecord, other: CandidateRecord) -> CandidateRecord:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tp_dspy.scoring.reports import literal, number, signed, table
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult
     from tp_dspy.runs.influence import SourceInfluence
     from tp_dspy.runs.records import CandidateRecord, PhaseRecord
+    from tp_dspy.runs.side_by_side import SideBySide
     from tp_dspy.runs.source_prompts import SourcePrompts
     from tp_dspy.runs.transfers import Transfers
 
@@ -82,7 +82,7 @@ def _on(record: CandidateRecord, task: str) -> str:
     return f"{metrics.score:.3f} ({metrics.ifr:.2f}, {metrics.accuracy:.2f})"
 
 
-def result_table(result: TransferResult, top: int, held_out: Mapping[str, Any] | None = None) -> RenderableType:
+def result_table(result: TransferResult, top: int) -> RenderableType:
     """Draw a result: the winner against the original, the best prompts of each phase, held-out figures, cost."""
     from rich.console import Group
 
@@ -92,8 +92,8 @@ def result_table(result: TransferResult, top: int, held_out: Mapping[str, Any] |
         literal(in_words(result.winner)),
         literal(""),
     ]
-    if held_out is not None:
-        parts.append(_held_out_table(held_out))
+    if result.held_out is not None:
+        parts.append(_side_by_side_table("held-out examples", result.held_out))
     for name, phase in (("source", result.source), ("target", result.target)):
         if phase is not None:
             parts += _phase_table(name, phase, top)
@@ -127,13 +127,13 @@ def _phase_table(name: str, phase: PhaseRecord, top: int) -> list[RenderableType
     return [literal(title), drawn, *texts, literal("")]
 
 
-def _held_out_table(held_out: Mapping[str, Any]) -> RenderableType:
+def _side_by_side_table(title: str, found: SideBySide) -> RenderableType:
     from tp_dspy.scoring.held_out import HEADINGS
 
     rows = []
-    for name, row in held_out["programs"].items():
-        low, high = (row["intervals"].get("score") or [None, None])[:2]
-        cells = [number(math.nan if row.get(metric) is None else row[metric]) for metric in HEADINGS]
-        rows.append([name, *cells, "-" if low is None else f"{low:.3f} - {high:.3f}"])
-    count = next(iter(held_out["programs"].values()))["n"]
-    return table(f"On {count} held-out examples", ["prompt", *HEADINGS.values(), "95 % interval"], rows)
+    for name, prompt in found.prompts.items():
+        metrics = prompt.metrics.as_dict()
+        low, high = prompt.intervals.get("score", (math.nan, math.nan))
+        interval = "-" if math.isnan(low) else f"{low:.3f} - {high:.3f}"
+        rows.append([name, *(number(metrics[metric]) for metric in HEADINGS), interval])
+    return table(f"On {len(found.examples)} {title}", ["prompt", *HEADINGS.values(), "95 % interval"], rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -45,10 +45,14 @@ class HeldOut:
     Attributes:
         evaluations: By the program's name.
         seed: Of the resampling.
+        examples: What they were measured on.
+        instructions: Of each program, by predictor name.
     """
 
     evaluations: Mapping[str, Evaluation]
     seed: int = 0
+    examples: Sequence[dspy.Example] = ()
+    instructions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def first(self) -> str:
@@ -187,7 +191,12 @@ def measure(
         if isinstance(program, CalibratedProgram):
             listed = program.applied_to(listed)
         evaluations[name] = objective.summarize(listed, seed=seed)
-    return HeldOut({name: evaluations[same[id(program)]] for name, program in programs.items()}, seed)
+    by_name = {name: evaluations[same[id(program)]] for name, program in programs.items()}
+    instructions = {
+        name: {predictor: one.signature.instructions for predictor, one in program.named_predictors()}
+        for name, program in programs.items()
+    }
+    return HeldOut(by_name, seed, tuple(examples), instructions)
 
 
 def _cell(value: float, interval: tuple[float, float] | None) -> str:

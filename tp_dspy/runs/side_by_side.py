@@ -1,0 +1,128 @@
+"""Prompts on the same examples, question by question: what a reader compares before shipping one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dspy
+
+from tp_dspy.runs.records import Record
+from tp_dspy.scoring.comparison import Comparison, compare
+from tp_dspy.scoring.evaluation import Evaluation
+from tp_dspy.scoring.outcomes import Outcome, Status
+from tp_dspy.scoring.set_objective import Metrics
+
+__all__ = ["DifferenceRecord", "ExampleRecord", "OutcomeRecord", "PromptRecord", "SideBySide"]
+
+
+class ExampleRecord(Record):
+    """An example: its inputs, as text by field name."""
+
+    inputs: dict[str, str]
+
+
+class OutcomeRecord(Record):
+    """What a prompt did on an example; attributes as of `tp_dspy.scoring.outcomes.Outcome`, without the cost."""
+
+    status: Status
+    followed: bool
+    correct: float
+    confidence: float | None
+    answer: str | None
+    expected: str | None
+    reply: str | None
+    feedback: str
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> OutcomeRecord:
+        """Record an outcome."""
+        return cls(**{name: getattr(outcome, name) for name in cls.model_fields})
+
+
+class PromptRecord(Record):
+    """A prompt on all of the examples.
+
+    Attributes:
+        instructions: Instruction by predictor name.
+        metrics: Its metrics.
+        intervals: 95 % bootstrap intervals of metrics and score, by name.
+        outcomes: One for each example.
+    """
+
+    instructions: dict[str, str]
+    metrics: Metrics
+    intervals: dict[str, tuple[float, float]]
+    outcomes: list[OutcomeRecord]
+
+
+class DifferenceRecord(Record):
+    """A paired difference; attributes as of `tp_dspy.scoring.comparison.Comparison`."""
+
+    score: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+    examples_needed: float
+    by_metric: dict[str, tuple[float, float, float]]
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> DifferenceRecord:
+        """Record a comparison."""
+        return cls(**{name: getattr(comparison, name) for name in cls.model_fields})
+
+
+class SideBySide(Record):
+    """Prompts on the same examples; the first is what the others are compared with.
+
+    Attributes:
+        examples: The examples, with the text of their inputs.
+        prompts: By name: "original", "best source" where there is one, "target".
+        differences: By name, of all but the first: that prompt less the first, paired. One that shares no answered
+            example with the first has none.
+    """
+
+    examples: list[ExampleRecord]
+    prompts: dict[str, PromptRecord]
+    differences: dict[str, DifferenceRecord]
+
+    @classmethod
+    def of(
+        cls,
+        evaluations: Mapping[str, Evaluation],
+        instructions: Mapping[str, Mapping[str, str]],
+        examples: Sequence[dspy.Example],
+        *,
+        seed: int = 0,
+    ) -> SideBySide:
+        """Record evaluations on the same examples.
+
+        Args:
+            evaluations: By the prompt's name; the first is what the others are compared with.
+            instructions: Of each prompt, by predictor name.
+            examples: What they were evaluated on, with inputs set.
+            seed: Of the resampling.
+        """
+        first, *others = evaluations
+        base = evaluations[first]
+        return cls(
+            examples=[ExampleRecord(inputs={k: str(v) for k, v in e.inputs().toDict().items()}) for e in examples],
+            prompts={
+                name: PromptRecord(
+                    instructions=dict(instructions[name]),
+                    metrics=evaluation.metrics,
+                    intervals=dict(evaluation.intervals),
+                    outcomes=[OutcomeRecord.of(outcome) for outcome in evaluation.outcomes],
+                )
+                for name, evaluation in evaluations.items()
+            },
+            differences={
+                name: DifferenceRecord.of(compare(base.outcomes, evaluations[name].outcomes, base.rule, seed=seed))
+                for name in others
+                if any("error" not in (a.status, b.status) for a, b in _pairs(base, evaluations[name]))
+            },
+        )
+
+
+def _pairs(first: Evaluation, second: Evaluation) -> Iterable[tuple[Outcome, Outcome]]:
+    return zip(first.outcomes, second.outcomes, strict=True)
