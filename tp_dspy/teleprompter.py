@@ -479,6 +479,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 logger.warning("No prompt keeps all constraints; the best on %s: %s.", task, "; ".join(missed))
         compiled = result.winner.scored().candidate.apply(without_rivals(student))
         compiled.detailed_results = result
+        result._program = compiled
         if folder is not None:
             result.save(folder / "result.json")
             compiled.save(folder / "program.json")

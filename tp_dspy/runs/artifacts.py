@@ -11,12 +11,12 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import dspy
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
-from tp_dspy.errors import ArtifactError
+from tp_dspy.errors import ArtifactError, ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, Standing
 from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord, Record
@@ -24,6 +24,13 @@ from tp_dspy.runs.side_by_side import SideBySide
 from tp_dspy.scoring.held_out import HeldOut
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Usage
+from tp_dspy.sheets import Sheet, Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from tp_dspy.runs.prompts import RenderedPrompt
 
 __all__ = ["Artifact", "TransferResult", "plain"]
 
@@ -135,11 +142,12 @@ class Artifact(Record):
             ) from error
 
 
-class TransferResult(Artifact):
+class TransferResult(Shown, Artifact):
     """The outcome of a compile: both phases, every candidate, metrics and cost.
 
-    It is as private as the data: what the finalists did on the examples that they were chosen on is in it, with the
-    text of the examples.
+    Prints as a summary; `report` writes a page with everything, `to_dataframe` and `to_csv` give each candidate,
+    `render_prompt` the prompt as the LM receives it. It is as private as the data: what the finalists did on the
+    examples that they were chosen on is in it, with the text of the examples.
 
     Attributes:
         winner: The target prompt, scored on the data it was selected on.
@@ -165,6 +173,11 @@ class TransferResult(Artifact):
     held_out: SideBySide | None = None
 
     _format: ClassVar[str] = "tp_dspy.transfer_result"
+    # The compiled program, while it is at hand: a file has none.
+    _program: dspy.Module | None = PrivateAttr(default=None)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> TransferResult:
+        return self  # read-only, and large: copies of the program share it
 
     @classmethod
     def of(
@@ -219,6 +232,79 @@ class TransferResult(Artifact):
         # Where the target phase was interrupted before it had scored anything, the source phase chose the winner.
         finalists = next((p.ranked for p in phases if p.ranked[0].id == self.winner.id), [self.winner])
         return [record.scored().candidate.apply(student) for record in finalists[:top_k]]
+
+    # To look at.
+
+    def _sheet(self) -> Sheet:
+        from tp_dspy.runs.tables import result_sheet
+
+        return result_sheet(self)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one self-contained HTML page: summary, plots, every candidate, the examples side by side.
+
+        Returns:
+            The path.
+        """
+        from tp_dspy.report.page import write_page
+
+        return write_page(self, path)
+
+    def plots(self) -> dict[str, Figure]:
+        """Draw all plots that make sense for this result, by name; see `tp_dspy.report.plots`."""
+        from tp_dspy.report.plots import figures
+
+        return figures(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a row for each candidate of each phase; see `tp_dspy.runs.frames.result_frame` for the columns."""
+        from tp_dspy.runs.frames import result_frame
+
+        return result_frame(self)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dataframe` for spreadsheets; texts that one would take for a formula get an apostrophe in front.
+
+        Returns:
+            The path.
+        """
+        from tp_dspy.runs.frames import write_csv
+
+        return write_csv(self.to_dataframe(), path)
+
+    def render_prompt(
+        self,
+        example: dspy.Example,
+        *,
+        program: dspy.Module | None = None,
+        predictor: str | None = None,
+        adapter: dspy.Adapter | None = None,
+    ) -> RenderedPrompt:
+        """Render the target prompt exactly as the LM receives it; no LM is called.
+
+        Copy this rather than the instruction alone when you leave DSPy: field markers, demos and the order of things
+        are part of what was scored.
+
+        Args:
+            example: An example with inputs set.
+            program: The program that was compiled; needed for a result that was loaded from a file.
+            predictor: Whose prompt; see `tp_dspy.runs.prompts.render_prompt`.
+            adapter: Formats the prompt; by default the one configured in DSPy.
+
+        Raises:
+            ConfigurationError: If there is no program at hand, or no such predictor.
+            DataError: If the example lacks an input of the predictor.
+        """
+        from tp_dspy.runs.prompts import render_prompt
+
+        if program is not None:
+            program = self.winner.scored().candidate.apply(program)
+        program = program if program is not None else self._program
+        if program is None:
+            raise ConfigurationError(
+                "A result that was loaded from a file has no program: pass program=, the one that was compiled."
+            )
+        return render_prompt(program, example, predictor=predictor, adapter=adapter)
 
     @property
     def scorer_usage(self) -> Usage:

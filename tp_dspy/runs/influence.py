@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from tp_dspy.runs.records import CandidateRecord
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.scoring.resampling import covering, percentile_interval
 from tp_dspy.scoring.set_objective import Metrics
+from tp_dspy.sheets import Sheet, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ class Influence:
 
 
 @dataclass(frozen=True)
-class SourceInfluence:
+class SourceInfluence(Shown):
     """A table of source tasks by targets. Prints as one; `to_frame` gives the figures.
 
     Attributes:
@@ -91,15 +92,10 @@ class SourceInfluence:
         ]
         return pd.DataFrame(rows).set_index(["source", "target"])
 
-    def __rich__(self) -> Any:
-        from tp_dspy.runs.tables import influence_table
+    def _sheet(self) -> Sheet:
+        from tp_dspy.runs.tables import influence_sheet
 
-        return influence_table(self)
-
-    def __str__(self) -> str:
-        from tp_dspy.scoring.reports import as_text
-
-        return as_text(self)
+        return influence_sheet(self)
 
 
 def choices_without_each(sources: SourcePrompts, top_k: int) -> Choices:

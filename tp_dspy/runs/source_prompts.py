@@ -17,6 +17,7 @@ from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.phase_score import combined
 from tp_dspy.runs.artifacts import Artifact
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord, TaskRecord
+from tp_dspy.sheets import Sheet, Shown
 from tp_dspy.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SourcePrompts"]
 
 
-class SourcePrompts(Artifact):
+class SourcePrompts(Shown, Artifact):
     """The outcome of the source phase: prompts that did well over several source tasks, best first.
 
     Prints as a table; `to_frame` gives all metrics of each prompt on each task.
@@ -194,15 +195,10 @@ class SourcePrompts(Artifact):
             ]
         return pd.DataFrame(rows).set_index(["prompt", "task"])
 
-    def __rich__(self) -> Any:
-        from tp_dspy.runs.tables import source_prompts_table
+    def _sheet(self) -> Sheet:
+        from tp_dspy.runs.tables import source_prompts_sheet
 
-        return source_prompts_table(self)
-
-    def __str__(self) -> str:
-        from tp_dspy.scoring.reports import as_text
-
-        return as_text(self)
+        return source_prompts_sheet(self)
 
 
 def _unknown(strangers: Sequence[str], names: Iterable[str], domains: Iterable[str]) -> str:

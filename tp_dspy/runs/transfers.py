@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dspy
 
 from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.sheets import Sheet, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ __all__ = ["Transfers"]
 
 
 @dataclass(frozen=True)
-class Transfers(Mapping[str, dspy.Module]):
+class Transfers(Shown, Mapping[str, dspy.Module]):
     """The compiled program of each target, by the target's name.
 
     Prints as a table; `to_frame` gives the figures.
@@ -73,12 +74,7 @@ class Transfers(Mapping[str, dspy.Module]):
             )
         return pd.DataFrame(rows).set_index("target")
 
-    def __rich__(self) -> Any:
-        from tp_dspy.runs.tables import transfers_table
+    def _sheet(self) -> Sheet:
+        from tp_dspy.runs.tables import transfers_sheet
 
-        return transfers_table(self)
-
-    def __str__(self) -> str:
-        from tp_dspy.scoring.reports import as_text
-
-        return as_text(self)
+        return transfers_sheet(self)

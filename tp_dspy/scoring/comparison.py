@@ -14,6 +14,7 @@ from tp_dspy.errors import DataError
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.resampling import bootstrap_weights, covering, percentile_interval
 from tp_dspy.scoring.set_objective import SetObjective
+from tp_dspy.sheets import Sheet, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ _POWER_QUANTILES = 1.959964 + 0.841621
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """The paired difference of two evaluations on the same examples, second minus first.
 
     Attributes:
@@ -65,20 +66,10 @@ class Comparison:
         columns = ["difference", "low", "high"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("metric")
 
-    def __str__(self) -> str:
-        from tp_dspy.scoring.reports import as_text, comparison_table
+    def _sheet(self) -> Sheet:
+        from tp_dspy.scoring.reports import comparison_sheet
 
-        return as_text(comparison_table(self))
-
-    def __rich__(self) -> Any:
-        from tp_dspy.scoring.reports import comparison_table
-
-        return comparison_table(self)
-
-    def _repr_html_(self) -> str:
-        from tp_dspy.scoring.reports import comparison_html
-
-        return comparison_html(self)
+        return comparison_sheet(self)
 
 
 def compare(

@@ -17,6 +17,7 @@ from tp_dspy.scoring.metrics import ReliabilityCurve, expected_calibration_error
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.resampling import OutcomeArrays, bootstrap_weights, covering, percentile_interval
 from tp_dspy.scoring.set_objective import Metrics, SetObjective
+from tp_dspy.sheets import Sheet, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ _MOSTLY = 0.7
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """A program measured on a set of examples.
 
     Prints as a table; `to_dict` and `to_frame` give the figures, and notebooks show it with its reliability curve.
@@ -148,20 +149,10 @@ class Evaluation:
             {"value": [rows[n] for n in names], "low": [e[0] for e in ends], "high": [e[1] for e in ends]}, index=names
         ).rename_axis("metric")
 
-    def __str__(self) -> str:
-        from tp_dspy.scoring.reports import as_text, evaluation_table
+    def _sheet(self) -> Sheet:
+        from tp_dspy.scoring.reports import evaluation_sheet
 
-        return as_text(evaluation_table(self))
-
-    def __rich__(self) -> Any:
-        from tp_dspy.scoring.reports import evaluation_table
-
-        return evaluation_table(self)
-
-    def _repr_html_(self) -> str:
-        from tp_dspy.scoring.reports import evaluation_html
-
-        return evaluation_html(self)
+        return evaluation_sheet(self)
 
 
 def evaluate(outcomes: Sequence[Outcome], rule: SetObjective, *, resamples: int = 2000, seed: int = 0) -> Evaluation:

@@ -16,6 +16,7 @@ from tp_dspy.scoring.comparison import Comparison, compare
 from tp_dspy.scoring.evaluation import Evaluation
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.scorer import Job, Scorer
+from tp_dspy.sheets import Cell, Line, Sheet, Shown, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ HEADINGS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Shown):
     """Programs measured on the same examples; the first is what the others are compared with.
 
     Prints as a table; `to_dict` and `to_frame` give the figures.
@@ -95,31 +96,18 @@ class HeldOut:
         rows = {name: evaluation.metrics.as_dict() for name, evaluation in self.evaluations.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("program")
 
-    def __rich__(self) -> Any:
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
+    def _sheet(self) -> Sheet:
         n = self.evaluations[self.first].metrics.n
-        title = f"On {n} held-out examples (95 % intervals below)"
-        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-        table.add_column("prompt", overflow="fold")  # Names of files differ in their ends.
         rule = self.evaluations[self.first].rule
         # Brier score and coverage are left to `to_frame`: seven columns are what 80 characters take.
         names = [name for name in HEADINGS if name != "score"] + [*rule.custom, "score"]
-        for metric in names:
-            table.add_column(HEADINGS.get(metric, metric), justify="right", no_wrap=True)
-        for name, evaluation in self.evaluations.items():
-            values = evaluation.metrics.as_dict()
-            cells = [_cell(values[metric], evaluation.intervals.get(metric)) for metric in names]
-            table.add_row(Text(name), *cells)
-        return Group(table, *(Text(line) for line in self._differences()))
-
-    def __str__(self) -> str:
-        from tp_dspy.scoring.reports import as_text
-
-        return as_text(self)
+        rows = [
+            [name, *(_cell(one.metrics.as_dict()[metric], one.intervals.get(metric)) for metric in names)]
+            for name, one in self.evaluations.items()
+        ]
+        head = ["prompt", *(HEADINGS.get(metric, metric) for metric in names)]
+        title = f"On {n} held-out examples (95 % intervals below)"
+        return Sheet([Table(title, head, rows, narrow=True), *map(Line, self._differences())])
 
     def _differences(self) -> list[str]:
         said = []
@@ -199,11 +187,11 @@ def measure(
     return HeldOut(by_name, seed, tuple(examples), instructions)
 
 
-def _cell(value: float, interval: tuple[float, float] | None) -> str:
+def _cell(value: float, interval: tuple[float, float] | None) -> str | Cell:
     if math.isnan(value):
         return "-"
     low, high = interval or (math.nan, math.nan)
-    return f"[bold]{_short(value)}[/]\n[dim]{_short(low)}-{_short(high)}[/]"
+    return Cell(_short(value), f"{_short(low)}-{_short(high)}")
 
 
 def _short(value: float) -> str:

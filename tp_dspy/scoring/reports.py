@@ -1,33 +1,29 @@
-"""Evaluations and comparisons to look at: text for terminals, plain values for files, HTML for notebooks."""
+"""Evaluations and comparisons: laid out to look at, and as plain values for files."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tp_dspy.scoring.metrics import LOWER_IS_BETTER, ReliabilityCurve
+from tp_dspy.sheets import Line, Sheet, Table, literal, number, signed, table
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from tp_dspy.scoring.comparison import Comparison
     from tp_dspy.scoring.evaluation import Evaluation
 
 __all__ = [
     "LABELS",
-    "as_text",
     "comparison_dict",
-    "comparison_html",
-    "comparison_table",
+    "comparison_sheet",
     "evaluation_dict",
-    "evaluation_html",
-    "evaluation_table",
+    "evaluation_sheet",
     "literal",
     "number",
+    "plain",
     "signed",
     "table",
 ]
@@ -45,57 +41,8 @@ LABELS: Mapping[str, str] = {
 }
 """What the metrics are called where there is room."""
 
-_WIDTH = 100
 # More rows and columns than this hardly show anything.
 _MOST_ANSWERS = 12
-
-_HTML = """\
-<div style="font-family: sans-serif; font-size: 90%">
-<style scoped>
- .tp-dspy { border-collapse: collapse; margin: .4em 1.5em .8em 0; display: inline-table; vertical-align: top }
- .tp-dspy caption { text-align: left; font-weight: bold; padding: .2em 0 }
- .tp-dspy td, .tp-dspy th { padding: .15em .6em; text-align: right; border-bottom: 1px solid rgba(128,128,128,.35) }
- .tp-dspy td:first-child, .tp-dspy th:first-child { text-align: left }
-</style>
-{%- for table in tables %}
-<table class="tp-dspy"><caption>{{ table.title }}</caption>
-<tr>{% for cell in table.head %}<th>{{ cell }}</th>{% endfor %}</tr>
-{%- for row in table.rows %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{%- endfor %}
-</table>
-{%- endfor %}
-{%- if curve %}
-<svg role="img" aria-label="Reliability diagram: accuracy against confidence" width="190" height="190"
- viewBox="-30 -8 140 140" style="vertical-align: top; color: inherit">
-<title>Reliability diagram: accuracy against confidence; the area of a point is its share of the answers</title>
-<g fill="none" stroke="currentColor" stroke-width=".6"><rect width="100" height="100"/>
-<path d="M0 100 100 0" stroke-dasharray="3 2" opacity=".6"/></g>
-{%- for point in curve %}
-<circle cx="{{ point.x }}" cy="{{ point.y }}" r="{{ point.r }}" fill="#1f77b4" fill-opacity=".75"/>
-{%- endfor %}
-<g font-size="8" fill="currentColor"><text x="50" y="122" text-anchor="middle">confidence</text>
-<text x="-20" y="50" text-anchor="middle" transform="rotate(-90 -20 50)">accuracy</text>
-<text x="0" y="110" text-anchor="middle">0</text><text x="100" y="110" text-anchor="middle">1</text>
-<text x="-6" y="103" text-anchor="end">0</text><text x="-6" y="5" text-anchor="end">1</text></g>
-</svg>
-{%- endif %}
-{%- for line in lines %}
-<p style="margin: .3em 0">{{ line }}</p>
-{%- endfor %}
-</div>
-"""
-
-
-def as_text(renderable: RenderableType) -> str:
-    """Render for a terminal without colours."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, highlight=False)
-    console.print(renderable)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 # One program.
@@ -132,23 +79,13 @@ def plain(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """Draw an evaluation for a terminal."""
-    from rich.console import Group
-
-    parts = [table(*parts) for parts in _tables(evaluation)]
-    parts += [literal(line) for line in [*evaluation.remarks, _cost(evaluation)]]
-    return Group(*parts)
+def evaluation_sheet(evaluation: Evaluation) -> Sheet:
+    """Lay out an evaluation: tables, what a reader should know, and in notebooks the reliability diagram."""
+    lines = [Line(text) for text in [*evaluation.remarks, _cost(evaluation)]]
+    return Sheet([*_tables(evaluation), *lines], _points(evaluation.reliability()))
 
 
-def evaluation_html(evaluation: Evaluation) -> str:
-    """Draw an evaluation for a notebook: tables, and the reliability diagram."""
-    curve = evaluation.reliability()
-    return _html(_tables(evaluation), [*evaluation.remarks, _cost(evaluation)], _points(curve))
-
-
-def _tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Lay out an evaluation: title, head and rows of each table."""
+def _tables(evaluation: Evaluation) -> list[Table]:
     metrics, without = evaluation.metrics.as_dict(), evaluation.uncalibrated
     rows = []
     for name in [*evaluation.rule.names, "score"]:
@@ -171,13 +108,13 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]
             if without is not None:
                 rows.append(["ECE without calibration", number(without.ece), "", "", ""])
     counted = f"{evaluation.metrics.n} examples, 95 % intervals"
-    tables = [(counted, ["metric", "value", "interval", "weight", ""], rows)]
+    tables = [Table(counted, ["metric", "value", "interval", "weight", ""], rows)]
     counts = [[status, str(count)] for status, count in evaluation.statuses.items() if count]
-    tables.append(("Replies", ["status", "count"], counts))
+    tables.append(Table("Replies", ["status", "count"], counts))
     confusion = evaluation.confusion()
     if 0 < len(confusion.index) <= _MOST_ANSWERS and len(confusion.columns) <= _MOST_ANSWERS:
         head = ["expected \\ given", *map(str, confusion.columns)]
-        tables.append(("Answers", head, [[str(i), *map(str, confusion.loc[i])] for i in confusion.index]))
+        tables.append(Table("Answers", head, [[str(i), *map(str, confusion.loc[i])] for i in confusion.index]))
     curve = evaluation.reliability()
     if curve.count.size:
         bins = [
@@ -192,7 +129,7 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]
                 curve.low, curve.high, curve.confidence, curve.accuracy, curve.count, strict=True
             )
         ]
-        tables.append(("Reliability", ["confidence", "count", "mean", "accuracy", "gap"], bins))
+        tables.append(Table("Reliability", ["confidence", "count", "mean", "accuracy", "gap"], bins))
     return tables
 
 
@@ -212,19 +149,12 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {name: plain(getattr(comparison, name)) for name in names} | {"by_metric": by_metric}
 
 
-def comparison_table(comparison: Comparison) -> RenderableType:
-    """Draw a comparison for a terminal."""
-    from rich.console import Group
-
-    return Group(table(*_differences(comparison)), literal(_verdict(comparison)))
+def comparison_sheet(comparison: Comparison) -> Sheet:
+    """Lay out a comparison."""
+    return Sheet([_differences(comparison), Line(_verdict(comparison))])
 
 
-def comparison_html(comparison: Comparison) -> str:
-    """Draw a comparison for a notebook."""
-    return _html([_differences(comparison)], [_verdict(comparison)])
-
-
-def _differences(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
+def _differences(comparison: Comparison) -> Table:
     rows = [
         [
             LABELS.get(name, name),
@@ -238,7 +168,7 @@ def _differences(comparison: Comparison) -> tuple[str, list[str], list[list[str]
         }.items()
     ]
     title = f"Second minus first, on the same {comparison.n} examples, 95 % intervals"
-    return title, ["metric", "difference", "interval", ""], rows
+    return Table(title, ["metric", "difference", "interval", ""], rows)
 
 
 def _verdict(comparison: Comparison) -> str:
@@ -251,35 +181,6 @@ def _verdict(comparison: Comparison) -> str:
     return p + f"About {needed} examples would have shown a difference of this size."
 
 
-# Both.
-
-
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """Draw a table for a terminal; cells are plain text."""
-    from rich import box
-    from rich.table import Table
-
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    # As plain text: an answer may look like markup.
-    for index, cell in enumerate(head):
-        drawn.add_column(literal(cell), justify="left" if index == 0 else "right")
-    for row in rows:
-        drawn.add_row(*map(literal, row))
-    return drawn
-
-
-def _html(
-    tables: list[tuple[str, list[str], list[list[str]]]],
-    lines: list[str],
-    curve: list[dict[str, float]] | None = None,
-) -> str:
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True).from_string(_HTML)
-    named = [{"title": title, "head": head, "rows": rows} for title, head, rows in tables]
-    return template.render(tables=named, lines=lines, curve=curve)
-
-
 def _points(curve: ReliabilityCurve) -> list[dict[str, float]]:
     total = curve.count.sum()
     return [
@@ -290,20 +191,3 @@ def _points(curve: ReliabilityCurve) -> list[dict[str, float]]:
         }
         for sure, right, count in zip(curve.confidence, curve.accuracy, curve.count, strict=True)
     ]
-
-
-def literal(text: str) -> Any:
-    """Show a text as it is, whatever markup it seems to hold."""
-    from rich.text import Text
-
-    return Text(text)
-
-
-def number(value: float) -> str:
-    """Write a metric; a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """Write a difference; a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:+.3f}"

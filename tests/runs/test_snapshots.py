@@ -1,0 +1,96 @@
+"""While a compile goes on, its folder says what it has found so far; and the listeners are told how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from programs.benchmarks.transfer import Setting, optimiser, tasks_of
+from programs.benchmarks.worlds import World
+from tp_dspy import InstructionAdapter, TransferPrompting, TransferResult
+from tp_dspy.optimization.events import Event, RoundEnded
+from tp_dspy.runs.events import Compiled, Failed
+from tp_dspy.runs.snapshots import RUNNING, SNAPSHOT
+
+SETTING = Setting(3, 8, 8, 2, 0.5, 0.0, True)
+STUDENT = dspy.Predict(dspy.Signature("question -> answer", "Answer the question."))
+
+
+def teleprompter(world: World, folder: Path | None, listener: Any) -> TransferPrompting:
+    made = optimiser(world, SETTING, rounds=2, listeners=[listener])
+    made.run_dir = folder
+    return made
+
+
+def test_what_was_found_so_far_is_in_the_folder_after_each_round(tmp_path: Path) -> None:
+    seen: list[TransferResult] = []
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if event.kind in ("proposals", "selection"):
+            seen.append(TransferResult.load(tmp_path / SNAPSHOT))
+
+    world = World(3)
+    sources, target = tasks_of(world, SETTING)
+    with dspy.context(adapter=InstructionAdapter()):
+        tp = teleprompter(world, tmp_path, listen)
+        compiled = tp.compile(STUDENT, trainset=target.train, valset=target.validation, source_tasks=sources)
+    rounds = [event for event in events if isinstance(event, RoundEnded)]
+    assert [(event.phase, event.round) for event in rounds] == [(p, r) for p in ("source", "target") for r in range(3)]
+    assert len(seen) == 6 and {found.stopped for found in seen} == {RUNNING}
+    assert [found.target is None for found in seen] == [True] * 3 + [False] * 3
+    assert [len(found.source.history) for found in seen[:3]] == [len(e.so_far.history) for e in rounds[:3]]
+    final = compiled.detailed_results
+    assert seen[-1].source == final.source and seen[-1].target.history == final.target.history
+    assert seen[-1].settings == final.settings and seen[-1].original.instructions == final.original.instructions
+    assert not (tmp_path / SNAPSHOT).exists() and (tmp_path / "result.json").exists(), "the last word is the result"
+    assert isinstance(events[-1], Compiled) and events[-1].result is final and events[-1].program is compiled
+
+
+def test_many_targets_have_a_file_each_and_source_prompts_leave_none(tmp_path: Path) -> None:
+    found: list[str] = []
+
+    def listen(event: Event) -> None:
+        found.extend(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(f"**/{SNAPSHOT}"))
+
+    world = World(3)
+    sources, target = tasks_of(world, SETTING)
+    with dspy.context(adapter=InstructionAdapter()):
+        tp = teleprompter(world, tmp_path, listen)
+        prompts = tp.construct_source_prompts(STUDENT, source_tasks=sources)
+        assert set(found) == {SNAPSHOT} and not (tmp_path / SNAPSHOT).exists()
+        found.clear()
+        tp.transfer_to(STUDENT, {"a": target, "b/c": target}, source_prompts=prompts)
+    assert set(found) == {f"a/{SNAPSHOT}", f"b_c/{SNAPSHOT}"} and not list(tmp_path.glob(f"**/{SNAPSHOT}"))
+
+
+def test_a_compile_that_breaks_off_says_so_and_keeps_what_it_had(tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if event.kind == "round" and event.phase == "target":
+            raise OSError("the disk is full")
+
+    world = World(3)
+    sources, target = tasks_of(world, SETTING)
+    with dspy.context(adapter=InstructionAdapter()), pytest.raises(OSError, match="disk is full"):
+        teleprompter(world, tmp_path, listen).compile(
+            STUDENT, trainset=target.train, valset=target.validation, source_tasks=sources
+        )
+    assert isinstance(events[-1], Failed) and str(events[-1].error) == "the disk is full"
+    kept = TransferResult.load(tmp_path / SNAPSHOT)
+    assert kept.stopped == RUNNING and len(kept.source.history) > 1
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = World(3)
+    _, target = tasks_of(world, SETTING)
+    with dspy.context(adapter=InstructionAdapter()):
+        teleprompter(world, None, lambda event: None).compile(STUDENT, trainset=target.train)
+    assert not list(tmp_path.iterdir())
