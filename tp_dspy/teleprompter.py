@@ -237,7 +237,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         assert work.sources is not None
         with work.session.open(work.plans) as cycle:
             result = self._phase("source", cycle, work, work.sources, work.first)
-        return self._source_prompts(result, source_tasks, work.original)
+        prompts = self._source_prompts(result, source_tasks, work.original)
+        if self.run_dir is not None:
+            Snapshots.end(self.run_dir)
+        return prompts
 
     def transfer_to(
         self, student: dspy.Module, targets: Mapping[str, Task] | Sequence[Task], *, source_prompts: SourcePrompts
@@ -406,7 +409,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             for phase, name in zip(phases, names, strict=True)
         }
         snapshots = Snapshots(folders, session.original, self._settings())
-        return replace(session, listeners=(*session.listeners, snapshots))
+        # First, so that whoever is told of a round finds it in the folder.
+        return replace(session, listeners=(snapshots, *session.listeners))
 
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
         return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
@@ -460,7 +464,6 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         prompts = SourcePrompts.of(result, original, tasks, self.effort.top_k, self._settings())
         if self.run_dir is not None:
             prompts.save(self.run_dir / "source_prompts.json")
-            Snapshots.end(self.run_dir)
         return prompts
 
     def _tell_of_another_lm(self, source_prompts: SourcePrompts) -> None:
