@@ -153,6 +153,10 @@ class Shown:
     def _repr_html_(self) -> str:
         return self._sheet().html()
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Stand beside the HTML in a notebook, and for it in IPython's shell."""
+        printer.text(str(self))
+
 
 def table(
     title: str, head: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, narrow: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -154,6 +155,26 @@ class _Tracker(UsageTracker):  # type: ignore[misc]
             for entry in entries:
                 self.add_usage(lm, entry)
         self.usage_data.clear()
+
+
+class _SaidOnce(logging.Filter):
+    """Lets DSPy say once that a recorded call's reply was cut off: thousands of the same line bury everything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is shown."""
+        if "truncated" not in str(record.msg) or not isinstance(dspy.settings.usage_tracker, _Tracker):
+            return True
+        first, self.said = not self.said, True
+        return first
+
+
+# Set once, for it is asked in every thread.
+_said_once = _SaidOnce()
+logging.getLogger("dspy.clients.lm").addFilter(_said_once)
 
 
 @contextlib.contextmanager
