@@ -147,15 +147,14 @@ class Shown:
     def __str__(self) -> str:
         return self._sheet().text()
 
+    def __repr__(self) -> str:
+        return str(self)  # As a data frame does: what a shell shows is to be read.
+
     def __rich__(self) -> Any:
         return self._sheet().drawn()
 
     def _repr_html_(self) -> str:
         return self._sheet().html()
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Stand beside the HTML in a notebook, and for it in IPython's shell."""
-        printer.text(str(self))
 
 
 def table(

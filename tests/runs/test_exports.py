@@ -96,7 +96,7 @@ def test_a_result_prints_as_a_summary_and_is_escaped_in_notebooks(compiled: dspy
     evil = result.winner.model_copy(update={"instructions": {"self": "<script>alert(1)</script>"}})
     shown = result.model_copy(update={"winner": evil})._repr_html_()
     assert "&lt;script&gt;" in shown and "<script>" not in shown
-    assert print is not None and repr(result).startswith("TransferResult("), "repr stays what it is for debuggers"
+    assert repr(result) == said, "a shell shows what can be read"
 
 
 class TwoSteps(dspy.Module):  # type: ignore[misc]

@@ -69,7 +69,7 @@ class Influence:
     replaced: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SourceInfluence(Shown):
     """A table of source tasks by targets. Prints as one; `to_frame` gives the figures.
 

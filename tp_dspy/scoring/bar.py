@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from tp_dspy.scoring.outcomes import Outcome
+
 __all__ = ["watched"]
 
-Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 
-def watched(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Pass items on, with a bar on a terminal (on standard error) or in a notebook; elsewhere nothing is shown.
+def watched(scored: Iterable[tuple[Key, Outcome]], total: int, what: str) -> Iterator[tuple[Key, Outcome]]:
+    """Pass scored pairs on, with a bar on a terminal (on standard error) or in a notebook; elsewhere nothing is shown.
 
     Args:
-        items: What is worked on.
+        scored: The pairs.
         total: How many there will be.
         what: What the bar is called.
     """
-    from rich.console import Console
-    from rich.progress import track
+    # The display of a compile, which knows of events, and so of this package.
+    from tp_dspy.progress import counting
 
-    console = Console(stderr=True)
-    shown = console.is_terminal or console.is_jupyter
-    yield from track(items, what, total, console=console, transient=True, disable=not shown)
+    return counting(scored, total, what)

@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 _POWER_QUANTILES = 1.959964 + 0.841621
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Shown):
     """The paired difference of two evaluations on the same examples, second minus first.
 

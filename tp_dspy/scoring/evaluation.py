@@ -31,7 +31,7 @@ _SURE = 0.99
 _MOSTLY = 0.7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Shown):
     """A program measured on a set of examples.
 

@@ -37,7 +37,7 @@ HEADINGS: Mapping[str, str] = {
 """What the metrics are called where there is little room."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeldOut(Shown):
     """Programs measured on the same examples; the first is what the others are compared with.
 
