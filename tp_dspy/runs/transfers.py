@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Transfers"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transfers(Shown, Mapping[str, dspy.Module]):
     """The compiled program of each target, by the target's name.
 
