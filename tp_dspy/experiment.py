@@ -179,7 +179,12 @@ class Experiment:
         def arrives(outcome: Outcome) -> None:
             tp.tell(OutcomeArrived("test", outcome))
 
-        settings: dict[str, Any] = {"lm": tp.scorer.lm, "num_threads": tp.scorer.num_threads, "seed": tp.seed}
+        settings: dict[str, Any] = {
+            "lm": tp.scorer.lm,
+            "num_threads": tp.scorer.num_threads,
+            "max_error_rate": tp.scorer.max_error_rate,
+            "seed": tp.seed,
+        }
         held_out = measure(tp.objective, programs, examples, verbose=False, arrives=arrives, **settings)
         compiled.detailed_results = result.with_held_out(held_out)
         if tp.run_dir is not None:

@@ -23,10 +23,10 @@ from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.optimization.racing import Racing
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule, Usd
+from tp_dspy.progress import watching
 from tp_dspy.runs.events import Failed
 from tp_dspy.runs.identity import compile_identity, context_identity
 from tp_dspy.runs.journal import Journal
-from tp_dspy.runs.progress import watching
 from tp_dspy.scoring.scorer import Scorer
 
 __all__ = ["Plan", "Session"]
@@ -73,7 +73,7 @@ class Session:
         decides: Settings that decide the course of a compile, as plain values.
         settings: What is told to others of how the compile is set up, as plain values.
         listeners: Are told every event.
-        verbose: Whether to show progress on a terminal.
+        verbose: Whether to show progress on a terminal or in a notebook.
     """
 
     student: dspy.Module

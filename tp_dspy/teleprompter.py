@@ -92,7 +92,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             another call uses what it can. What a program reads from elsewhere (a corpus, a tool) is not seen: use
             another folder when that changes. None writes no file.
         seed: Makes the choice of examples and exemplars repeatable.
-        verbose: Whether to show progress on a terminal. Elsewhere, and when False, there is only logging.
+        verbose: Whether to show progress on a terminal or in a notebook. Elsewhere, and when False, there is only
+            logging.
         listeners: Told every event (`tp_dspy.optimization.events`), in the thread that compiles.
 
     Raises:

@@ -97,7 +97,7 @@ def carry_out(record: Run, out: Path, shown: Output) -> None:
     Raises:
         typer.Exit: With `INTERRUPTED`, after Ctrl-C: what was written is the best so far.
     """
-    from tp_dspy.runs.progress import LiveProgress
+    from tp_dspy.progress import LiveProgress
 
     job = record.job
     program = job.student()

@@ -71,7 +71,7 @@ def demo(
 
 
 def _run(runner: Demo, shown: Output) -> Report:
-    from tp_dspy.runs.progress import LiveProgress
+    from tp_dspy.progress import LiveProgress
 
     tasks, target = runner.load()
     shown.remark(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")

@@ -56,7 +56,7 @@ def make(
 ) -> None:
     """Run the source phase alone: make source prompts once, for many targets."""
     with reporting(as_json, debug) as shown:
-        from tp_dspy.runs.progress import LiveProgress
+        from tp_dspy.progress import LiveProgress
 
         job = Job(program=program, instruction=instruction, scoring=scoring, lms=lms, budgets=budgets, effort=effort)
         student = job.student()
@@ -130,7 +130,7 @@ def transfer(
 
 def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, influence: bool, shown: Output) -> None:
     from tp_dspy.optimization.ledger import INTERRUPTED
-    from tp_dspy.runs.progress import LiveProgress
+    from tp_dspy.progress import LiveProgress
 
     student = job.student()
     tasks = [job.model_copy(update={"target": name}).load_target() for name in targets]
@@ -147,7 +147,8 @@ def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, infl
     rows = programs.to_frame().reset_index().to_dict("records")
     document |= {"targets": rows, "missing": list(programs.missing)}
     if asked:
-        with job.lms.configured(student), LiveProgress(shown.remarks):
+        with job.lms.configured(student), LiveProgress(shown.remarks) as live:
+            teleprompter.listeners = (live,)
             found = teleprompter.source_influence(student, tasks, source_prompts=made)
         shown.show(found)
         document["influence"] = found.to_frame().reset_index().to_dict("records")

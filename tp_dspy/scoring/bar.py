@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 from tp_dspy.scoring.outcomes import Outcome
@@ -12,7 +12,9 @@ __all__ = ["watched"]
 Key = TypeVar("Key")
 
 
-def watched(scored: Iterable[tuple[Key, Outcome]], total: int, what: str) -> Iterator[tuple[Key, Outcome]]:
+def watched(
+    scored: Generator[tuple[Key, Outcome], None, None], total: int, what: str
+) -> Generator[tuple[Key, Outcome], None, None]:
     """Pass scored pairs on, with a bar on a terminal (on standard error) or in a notebook; elsewhere nothing is shown.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,9 +171,11 @@ def measure(
     ]
     outcomes: dict[tuple[str, int], Outcome] = {}
     scored = scorer.score(jobs)
-    for key, outcome in watched(scored, len(jobs), "Held-out examples") if verbose else scored:
-        outcomes[key] = outcome
-        arrives(outcome)
+    # Closed at once where a listener breaks it off: no further call begins, and the bar leaves the screen.
+    with contextlib.closing(watched(scored, len(jobs), "Held-out examples") if verbose else scored) as pairs:
+        for key, outcome in pairs:
+            outcomes[key] = outcome
+            arrives(outcome)
     evaluations: dict[str, Evaluation] = {}
     for name in same.values():
         program, listed = programs[name], [outcomes[name, index] for index in range(len(examples))]
