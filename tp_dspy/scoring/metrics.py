@@ -41,6 +41,7 @@ __all__ = [
     "brier_score",
     "coverage",
     "expected_calibration_error",
+    "graded_rows",
     "instruction_following_rate",
     "maximum_calibration_error",
     "reliability_curve",
@@ -263,7 +264,7 @@ def auroc(correct: npt.ArrayLike, confidence: npt.ArrayLike) -> float:
         return math.nan
     from sklearn.metrics import roc_auc_score
 
-    label, score, weight = _weighted_rows(right, sure)
+    label, score, weight = graded_rows(right, sure)
     return min(1.0, float(roc_auc_score(label, score, sample_weight=weight)))
 
 
@@ -311,14 +312,14 @@ def _average_precision(right: FloatArray, sure: FloatArray, *, of_correct: bool)
         return math.nan
     from sklearn.metrics import average_precision_score
 
-    label, score, weight = _weighted_rows(right, sure)
+    label, score, weight = graded_rows(right, sure)
     if not of_correct:
         # -confidence ranks as 1 - confidence does, without rounding confidences near 0 (1e-20, 1e-30) into one tie.
         label, score = 1 - label, -score
     return min(1.0, float(average_precision_score(label, score, sample_weight=weight)))  # Rounding can pass 1.
 
 
-def _weighted_rows(right: FloatArray, sure: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
+def graded_rows(right: FloatArray, sure: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
     """Split each example into a correct row (label 1) and an incorrect row (label 0), weighted by its share of each."""
     label = np.repeat(np.array([1, 0], dtype=np.intp), sure.size)
     weight = np.concatenate([right, 1.0 - right])
