@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ _HOMES = {
     "Usd": "optimization.stopping",
     "embedded_lm": "lms.embedded",
 }
+
+
+if "mlflow" in sys.modules:
+    # Its autolog patches the optimisers that are there when it is called.
+    from tp_dspy.teleprompter import TransferPrompting
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What the phases will cost at most; the first event of a compile.
+    """What the phases will cost at most; told before the first call.
 
     Attributes:
         plans: The phases, in order.

@@ -1,0 +1,57 @@
+"""Programs and LMs as they may be given away: without keys, calls of the past, and results."""
+
+from __future__ import annotations
+
+import logging
+
+import dspy
+
+from tp_dspy.runs.artifacts import plain
+from tp_dspy.scoring.programs import copy_sharing_lms, without_rivals
+
+__all__ = ["portable_lm", "portable_program"]
+
+logger = logging.getLogger(__name__)
+
+
+def portable_program(program: dspy.Module) -> dspy.Module:
+    """Copy a program for a pickle: its LMs become portable, and what optimisers left on it stays behind.
+
+    Raises:
+        RuntimeError: If it cannot be pickled.
+    """
+    copied = copy_sharing_lms(without_rivals(program))
+    for _, module in copied.named_sub_modules():
+        if isinstance(getattr(module, "lm", None), dspy.BaseLM):
+            module.lm = portable_lm(module.lm)
+    if (reason := _unpicklable(copied)) is not None:
+        raise RuntimeError(f"{type(program).__name__} cannot be pickled ({reason})")
+    return copied
+
+
+def portable_lm(lm: dspy.BaseLM | None) -> dspy.BaseLM | None:
+    """Make an LM anew from what is no secret of it; None where that does not make an LM.
+
+    A pickle of an LM as it is would hold its API key and every call that it has made.
+    """
+    if lm is None:
+        return None
+    try:
+        state = lm.dump_state()
+        # DSPy leaves out keys, but not e.g. the headers that hold one.
+        clean = {name: value for name, value in state.items() if plain({name: value}) == {name: value}}
+        made = type(lm).load_state(clean)
+    except Exception as error:
+        logger.info("The LM %s is left out of the saved program: %s", lm.model, error)
+        return None
+    return None if _unpicklable(made) is not None else made
+
+
+def _unpicklable(value: object) -> str | None:
+    import cloudpickle  # type: ignore[import-untyped]
+
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
