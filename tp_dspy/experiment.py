@@ -142,7 +142,8 @@ class Experiment:
         self.check()
         started = time.monotonic()
         compiled = self.teleprompter.compile(self.program, **self._given())
-        result: TransferResult = compiled.detailed_results
+        result: TransferResult = compiled.detailed_results.model_copy(update={"name": self.target.name})
+        self._keep(compiled, result)
         # Who pressed Ctrl-C is not waiting for more calls; the same again measures then.
         broken_off = result.stopped == INTERRUPTED
         held_out = self._held_out(compiled, result) if self.target.test and not broken_off else None
@@ -150,9 +151,7 @@ class Experiment:
         kept = ("program", "source_prompts", "result") if folder is not None else ()
         saved = {name: folder / f"{name}.json" for name in kept if folder is not None}
         saved = {name: path for name, path in saved.items() if path.exists()}
-        if held_out is not None:
-            result = compiled.detailed_results
-        return Report(compiled, result, held_out, time.monotonic() - started, saved)
+        return Report(compiled, compiled.detailed_results, held_out, time.monotonic() - started, saved)
 
     def _given(self) -> dict[str, Any]:
         return {
@@ -186,11 +185,14 @@ class Experiment:
             "seed": tp.seed,
         }
         held_out = measure(tp.objective, programs, examples, verbose=False, arrives=arrives, **settings)
-        compiled.detailed_results = result.with_held_out(held_out)
-        if tp.run_dir is not None:
-            compiled.detailed_results.save(tp.run_dir / "result.json")
+        self._keep(compiled, result.with_held_out(held_out))
         tp.tell(Measured("test", held_out, compiled.detailed_results))
         return held_out
+
+    def _keep(self, compiled: dspy.Module, result: TransferResult) -> None:
+        compiled.detailed_results = result
+        if self.teleprompter.run_dir is not None:
+            result.save(self.teleprompter.run_dir / "result.json")
 
     def _carried(self, result: TransferResult) -> Candidate | None:
         """Give the best source prompt as it is."""

@@ -275,7 +275,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                     break
                 target = self._target_phase(f"target {name}", cycle, work)
                 seconds, started = time.monotonic() - started, time.monotonic()
-                result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective)
+                result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective, name)
                 folder = folder_of(self.run_dir, name, list(targets))
                 compiled[name] = self._deliver(f"target {name}", student, result, folder)
         return Transfers(compiled, tuple(name for name in targets if name not in compiled))

@@ -160,6 +160,7 @@ class TransferResult(Shown, Artifact):
         selection: Original, best source and target prompt on the examples that the winner was chosen on; None after an
             interruption.
         held_out: The same on examples that the compile has not seen; None where they were not measured.
+        name: Name of the target, where it is known; a compile itself is given examples only.
     """
 
     format: Literal["tp_dspy.transfer_result"] = "tp_dspy.transfer_result"
@@ -171,6 +172,7 @@ class TransferResult(Shown, Artifact):
     seconds: float
     selection: SideBySide | None = None
     held_out: SideBySide | None = None
+    name: str = ""
 
     _format: ClassVar[str] = "tp_dspy.transfer_result"
     # The compiled program, while it is at hand: a file has none.
@@ -188,6 +190,7 @@ class TransferResult(Shown, Artifact):
         seconds: float,
         settings: dict[str, Any],
         objective: ObjectiveEvaluator | None = None,
+        name: str = "",
     ) -> TransferResult:
         """Make it from the phases that ran; at least one did. With the objective, finalists are compared in detail.
 
@@ -206,6 +209,7 @@ class TransferResult(Shown, Artifact):
             seconds=seconds,
             settings=settings,
             selection=_selection(last, original, objective) if objective is not None else None,
+            name=name,
         )
 
     def with_held_out(self, held_out: HeldOut) -> TransferResult:
