@@ -77,14 +77,15 @@ def test_the_ten_lines_for_ones_own_program_run(
     monkeypatch.setattr(tp_dspy.Task, "from_hub", from_hub)
     own = tp_dspy.Task.starter("financial", kind="yes_no")
     names = {"my_examples": [*own.train, *own.validation, *own.test]}
-    for block in BLOCKS[1:6]:
+    for block in BLOCKS[1:7]:
         exec(compile(block, "README.md", "exec"), names)
     out = capsys.readouterr().out
     assert re.search(r"IFR\) +1\.000", out) and re.search(r"accuracy \(ACC\) +0\.483", out)
     assert "source prompts of 2 tasks" in out and "What each source task brought" in out
+    assert "[[ ## question ## ]]" in out, "the prompt is rendered"
     assert "macro_f1" in out and "Second minus first" in out and "ECE without calibration" in out
     saved = ("triage.json", "medical-sources.json", "calibrated.json", "runs/triage/program.json")
-    for name in (*saved, "runs/triage/result.json"):
+    for name in (*saved, "runs/triage/result.json", "triage.html", "curve.svg", "candidates.csv"):
         assert (tmp_path / name).exists(), name
 
 

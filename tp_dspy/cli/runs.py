@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tp_dspy.cli.output import Debug, Json, reporting
+from tp_dspy.cli.output import Debug, Json, Output, reporting
+
+if TYPE_CHECKING:
+    from tp_dspy.runs.artifacts import TransferResult
 
 __all__ = ["register", "why_no_result"]
+
+# What tells the folder of a run, of a command or of Python code, that has found nothing yet.
+_OF_A_RUN = ("run.json", "journal.sqlite", "result.json", "so_far.json")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,23 +43,109 @@ def runs(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or a result's file.")],
     top: Annotated[int, typer.Option(min=1, help="How many prompts of each phase to show.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the page.", show_default="report.html beside the result")
+    ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to write the page.")] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again as the run goes on, to its end.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a run found: prompts of each phase, the gain, the held-out table, cost and settings."""
+    """Show what a run found, in words here and as a page: prompts, gain, held-out table, plots, candidates, cost."""
     with reporting(as_json, debug) as shown:
         from tp_dspy.errors import ConfigurationError
         from tp_dspy.runs.artifacts import TransferResult
-        from tp_dspy.runs.tables import result_table
+        from tp_dspy.runs.tables import result_sheet
 
-        path = run / "result.json"
-        if not path.is_file():
+        if watch and not page:
+            raise ConfigurationError("--watch writes the page, which --no-page leaves out. Take one of them.")
+        target = out if out is not None else (run if run.is_dir() else run.parent) / "report.html"
+        if watch:
+            _watch(run, target, every, shown)
+        path = _result_file(run)
+        if path is None:
             raise ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
         result = TransferResult.load(path)
-        shown.show(result_table(result, top))
-        shown.document(result.model_dump())
+        shown.show(result_sheet(result, top).drawn())
+        if page and not watch:
+            _write(result, target, None, shown)
+        shown.document(result.model_dump() | {"page": target.as_posix() if page else None})
+
+
+def _result_file(run: Path) -> Path | None:
+    """Find the file with what a run found, or has found so far; the later one, where a run was taken up again."""
+    from tp_dspy.runs.snapshots import SNAPSHOT
+
+    there = [run] if run.is_file() else [path for path in (run / "result.json", run / SNAPSHOT) if path.is_file()]
+    return max(there, key=_written, default=None)
+
+
+def _written(path: Path) -> int:
+    """Say when a file was written, in nanoseconds; 0 where it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _watch(run: Path, page: Path, every: float, shown: Output) -> None:
+    """Write the page whenever there is more to see, until the run has ended or Ctrl-C."""
+    from tp_dspy.errors import ConfigurationError
+
+    if not run.is_file() and not any((run / name).exists() for name in _OF_A_RUN):
+        raise ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
+    shown.remark(f"Watching {run.as_posix()}; Ctrl-C ends it.", "dim")
+    before, result, ended = 0, None, False
+    try:
+        while not ended:
+            path = _result_file(run)
+            now, ended = (0, False) if path is None else (_written(path), _has_ended(run, path))
+            if path is not None and (now != before or ended):
+                found = _loaded(path)
+                if found is not None:
+                    _write(found, page, None if ended else every, shown, again=result is not None)
+                    before, result = now, found
+            if not ended:
+                time.sleep(every)
+    except KeyboardInterrupt:
+        if result is not None:
+            _write(result, page, None, shown, again=True)  # Nobody writes it any more: it need not look for that.
+        raise
+
+
+def _loaded(path: Path) -> TransferResult | None:
+    """Read a result; None where the file of what was found so far has just given way to the result."""
+    from tp_dspy.runs.artifacts import TransferResult
+
+    try:
+        return TransferResult.load(path)
+    except FileNotFoundError:
+        return None
+
+
+def _has_ended(run: Path, path: Path) -> bool:
+    """Say whether nothing more will come; a command goes on after its compile, to measure on held-out examples."""
+    from tp_dspy.cli.settings import RUN_FILE, Run
+    from tp_dspy.runs.snapshots import SNAPSHOT
+
+    if run.is_file():
+        return path.name != SNAPSHOT
+    if path.name == SNAPSHOT:
+        return False
+    return not (run / RUN_FILE).is_file() or Run.load(run / RUN_FILE).state != "running"
+
+
+def _write(result: TransferResult, page: Path, refresh: float | None, shown: Output, *, again: bool = False) -> None:
+    from tp_dspy.report.page import write_page
+
+    write_page(result, page, refresh=refresh)
+    if not again:
+        shown.remark(f"The page is {page.as_posix()}.")
 
 
 def why_no_result(folder: Path) -> str:
@@ -112,7 +205,7 @@ def _number(value: float) -> float | None:
 
 
 def _listing(rows: list[dict[str, Any]]) -> Any:
-    from tp_dspy.scoring.reports import number, signed, table
+    from tp_dspy.sheets import number, signed, table
 
     def figure(row: dict[str, Any], name: str) -> float:
         return math.nan if row.get(name) is None else float(row[name])

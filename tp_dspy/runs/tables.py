@@ -9,8 +9,6 @@ from tp_dspy.runs.snapshots import RUNNING
 from tp_dspy.sheets import Cell, Line, Sheet, Table, number, signed
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from tp_dspy.runs.artifacts import TransferResult
     from tp_dspy.runs.influence import SourceInfluence
     from tp_dspy.runs.records import CandidateRecord, PhaseRecord
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from tp_dspy.runs.source_prompts import SourcePrompts
     from tp_dspy.runs.transfers import Transfers
 
-__all__ = ["in_words", "influence_sheet", "result_sheet", "result_table", "source_prompts_sheet", "transfers_sheet"]
+__all__ = ["in_words", "influence_sheet", "result_sheet", "source_prompts_sheet", "transfers_sheet"]
 
 
 def source_prompts_sheet(sources: SourcePrompts) -> Sheet:
@@ -87,11 +85,6 @@ def result_sheet(result: TransferResult, top: int = 5) -> Sheet:
         if phase is not None:
             parts += _phase(name, phase, top)
     return Sheet([*parts, Line(_cost(result))])
-
-
-def result_table(result: TransferResult, top: int) -> RenderableType:
-    """Draw a result for a terminal."""
-    return result_sheet(result, top).drawn()
 
 
 def _cost(result: TransferResult) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tp_dspy.scoring.metrics import LOWER_IS_BETTER, ReliabilityCurve
-from tp_dspy.sheets import Line, Sheet, Table, literal, number, signed, table
+from tp_dspy.sheets import Line, Sheet, Table, number, signed
 
 if TYPE_CHECKING:
     from tp_dspy.scoring.comparison import Comparison
@@ -21,11 +21,7 @@ __all__ = [
     "comparison_sheet",
     "evaluation_dict",
     "evaluation_sheet",
-    "literal",
-    "number",
     "plain",
-    "signed",
-    "table",
 ]
 
 LABELS: Mapping[str, str] = {

@@ -16,7 +16,7 @@ from tp_dspy.report.plots.style import COLOURS, INK, NothingToDrawError, drawing
 from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.runs.records import CandidateRecord
 from tp_dspy.scoring.held_out import HEADINGS
-from tp_dspy.scoring.reports import signed
+from tp_dspy.sheets import signed
 
 __all__ = ["gained", "metric_curves", "score_curve"]
 

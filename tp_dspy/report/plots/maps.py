@@ -18,8 +18,8 @@ from tp_dspy.report.plots.style import INK, NothingToDrawError, drawing, label, 
 from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.runs.influence import SourceInfluence
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord
-from tp_dspy.scoring.reports import signed
 from tp_dspy.scoring.set_objective import Metrics
+from tp_dspy.sheets import signed
 
 __all__ = ["heat_map", "influence_map"]
 

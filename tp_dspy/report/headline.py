@@ -1,0 +1,142 @@
+"""What came of a run, in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tp_dspy.optimization.candidates import Origin
+from tp_dspy.runs.snapshots import RUNNING
+from tp_dspy.sheets import number
+
+if TYPE_CHECKING:
+    from tp_dspy.runs.artifacts import TransferResult
+    from tp_dspy.runs.side_by_side import DifferenceRecord, SideBySide
+
+__all__ = ["ORIGINS", "Headline", "chance", "headline", "measured", "target_name", "verdict"]
+
+ORIGINS: dict[Origin, str] = {
+    "original": "the program's own instruction",
+    "seed": "one of the instructions that were given as seeds",
+    "general": "a general instruction that ships with tp_dspy",
+    "source": "a source prompt, carried over as it is",
+    "proposal": "a prompt that the reference LM wrote",
+}
+"""Where a prompt came from."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The outcome at a glance.
+
+    Attributes:
+        verdict: In a few words.
+        kind: "better", "worse", "unclear" or "same", for the looks.
+        before: Score of the original; NaN where it has none.
+        after: Score of the target prompt; NaN where it has none.
+        basis: What both were measured on.
+        chosen_on_it: Whether those examples chose the winner, so that its score is too good.
+        lines: Sentences that say more.
+        difference: The paired difference, where there is one.
+    """
+
+    verdict: str
+    kind: str
+    before: float
+    after: float
+    basis: str
+    chosen_on_it: bool
+    lines: list[str]
+    difference: DifferenceRecord | None
+
+
+def headline(result: TransferResult) -> Headline:
+    """Say what came of a run: on held-out examples where they were measured, else on those that chose the winner."""
+    found, winning = measured(result), result.winner.instructions
+    difference = None
+    if found is None:
+        before, after, n = result.original.score, result.winner.score, _examples(result)
+        basis = "the examples of the search" if n is None else f"{n} examples of the search"
+    else:
+        first, target = next(iter(found.prompts)), target_name(found)
+        before, after = (found.prompts[name].metrics.score for name in (first, target))
+        difference = found.differences.get(target)
+        which = "held-out examples" if result.held_out is not None else "examples that the winner was chosen on"
+        basis = f"{len(found.examples)} {which}"
+    same = result.winner.id == result.original.id
+    kind = "same" if same else verdict(difference)
+    told = {
+        "better": "The target prompt is better than the original",
+        "worse": "The target prompt is worse than the original",
+        "unclear": "No clear difference to the original",
+        "same": "No better prompt was found",
+    }[kind]
+    if kind == "better" and result.held_out is None:
+        told = "Better than the original, on the examples that chose it"
+    if result.stopped == RUNNING:
+        told = "Nothing better yet" if same else "Best so far"
+    elif result.target is None and not same:
+        told = "The best source prompt so far"
+    lines = [_where_from(result), *([] if same or difference is None else [chance(difference)])]
+    if found is not None and (source := found.prompts.get("best source")) and source.instructions != winning:
+        lines.append(f"The best source prompt, as it was carried over, has {number(source.metrics.score)} on the same.")
+    return Headline(told, kind, before, after, basis, result.held_out is None, lines, difference)
+
+
+def measured(result: TransferResult) -> SideBySide | None:
+    """Give the side-by-side measurement to show first, if there is one."""
+    return result.held_out if result.held_out is not None else result.selection
+
+
+def target_name(found: SideBySide) -> str:
+    """Say what the target prompt is called in a measurement."""
+    return "target" if "target" in found.prompts else list(found.prompts)[-1]
+
+
+def verdict(difference: DifferenceRecord | None) -> str:
+    """Say "better" or "worse" where the interval of a difference leaves 0 out, else "unclear"."""
+    if difference is None or math.isnan(difference.low):
+        return "unclear"
+    return "better" if difference.low > 0.0 else "worse" if difference.high < 0.0 else "unclear"
+
+
+def chance(difference: DifferenceRecord) -> str:
+    """Say in words how far a difference may be chance."""
+    p = difference.p_value
+    if math.isnan(p):
+        return "How far that may be chance cannot be said."
+    share = max(1, round(1000 * p))
+    words = "is hardly chance" if p < 0.01 else "is unlikely to be chance" if p < 0.05 else "may well be chance"
+    said = (
+        f"That {words}: between two equally good prompts, about {share} in 1,000 comparisons would show a "
+        f"difference this large (p = {p:.3f}, two-sided paired bootstrap)."
+    )
+    needed = difference.examples_needed
+    if p >= 0.05 and math.isfinite(needed) and difference.score:
+        said += f" About {int(needed):,} examples would be needed to see a difference of this size."
+    return said
+
+
+def _where_from(result: TransferResult) -> str:
+    """Say where the winner came from."""
+    winner = result.winner
+    if winner.id == result.original.id:
+        tried = sum(len(phase.history) for phase in (result.source, result.target) if phase is not None) - 1
+        return f"The target prompt is the program's own instruction: none of {tried} others that were tried was chosen."
+    said = ORIGINS[winner.origin]
+    earlier = result.source.history if result.source is not None and winner.origin == "source" else []
+    before = next((record for record in earlier if record.id == winner.id), None)
+    if winner.origin == "proposal":
+        phase = "target" if result.target is not None and result.target.history else "source"
+        said += f" in round {winner.round} of the {phase} phase"
+    elif before is not None and before.origin == "proposal":
+        said += f"; the reference LM wrote it in round {before.round} of the source phase"
+    elif before is not None:
+        said += f"; before that, it was {ORIGINS[before.origin]}"
+    return f"The target prompt is {said}."
+
+
+def _examples(result: TransferResult) -> int | None:
+    counted = [metrics.n for metrics in result.winner.by_task.values()]
+    return sum(counted) if counted else None
