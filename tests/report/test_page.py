@@ -27,7 +27,7 @@ from tp_dspy.report.page import render_page, write_page
 from tp_dspy.runs.side_by_side import DifferenceRecord
 from tp_dspy.runs.snapshots import RUNNING
 from tp_dspy.scoring.outcomes import Outcome, Usage
-from tp_dspy.scoring.reports import number
+from tp_dspy.sheets import number
 
 small = functools.cache(functools.partial(long_run, 60))
 

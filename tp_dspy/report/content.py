@@ -13,7 +13,8 @@ from tp_dspy.report.rows import phases
 from tp_dspy.report.words import difference
 from tp_dspy.scoring.metrics import LOWER_IS_BETTER, METRIC_NAMES
 from tp_dspy.scoring.outcomes import Usage
-from tp_dspy.scoring.reports import LABELS, number, signed
+from tp_dspy.scoring.reports import LABELS
+from tp_dspy.sheets import number, signed
 
 if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult

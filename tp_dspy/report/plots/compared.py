@@ -27,8 +27,9 @@ from tp_dspy.scoring.arrays import confidence_bins, with_confidence
 from tp_dspy.scoring.held_out import HEADINGS
 from tp_dspy.scoring.metrics import LOWER_IS_BETTER, reliability_curve
 from tp_dspy.scoring.outcomes import Outcome
-from tp_dspy.scoring.reports import LABELS, number, signed
+from tp_dspy.scoring.reports import LABELS
 from tp_dspy.scoring.resampling import OutcomeArrays
+from tp_dspy.sheets import number, signed
 
 __all__ = ["Shown", "metric_bars", "reliability", "shown"]
 
