@@ -128,7 +128,8 @@ class Sheet:
         from rich.console import Console
 
         file = io.StringIO()
-        Console(file=file, width=_WIDTH, color_system=None, highlight=False).print(self.drawn())
+        # In a notebook rich would show it there instead.
+        Console(file=file, width=_WIDTH, color_system=None, highlight=False, force_jupyter=False).print(self.drawn())
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
     def html(self) -> str:

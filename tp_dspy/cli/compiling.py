@@ -146,7 +146,10 @@ def show_report(report: Report, shown: Output, program: str, lms: LMs) -> None:
         f"{report.seconds:.0f} s."
     )
     if report.saved:
-        shown.show(f"Saved: {', '.join(path.as_posix() for path in report.saved.values())}. To use it:")
+        folder = report.saved["result"].parent.as_posix()
+        shown.show(f"Saved: {', '.join(path.as_posix() for path in report.saved.values())}.")
+        shown.show(f"To look at every candidate, the plots and each answer: tp-dspy report {folder}", soft_wrap=True)
+        shown.show("To use it:")
         shown.show(_in_python(report, program, lms), soft_wrap=True)  # to be copied
 
 

@@ -29,7 +29,8 @@ def source_prompts_sheet(sources: SourcePrompts) -> Sheet:
         [label, record.origin, number(record.score), *(_on(record, name) for name in names)]
         for label, record in records.items()
     ]
-    title = f"{len(sources.prompts)} source prompts of {len(names)} tasks: score (IFR, ACC)"
+    prompts, tasks = _count(len(sources.prompts), "source prompt"), _count(len(names), "task")
+    title = f"{prompts} of {tasks}: score (IFR, ACC)"
     texts = [Line(f"{label}: {in_words(record)}") for label, record in records.items()]
     return Sheet([Table(title, ["prompt", "from", "mean", *names], rows), *texts])
 
@@ -114,6 +115,10 @@ def _phase(name: str, phase: PhaseRecord, top: int) -> list[Table | Line]:
     )
     texts = (Line(f"{index}: {in_words(record)}") for index, record in enumerate(best, 1))
     return [Line(title), Table("", ["", "from", "score", *tasks], rows), *texts, Line("")]
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _on(record: CandidateRecord, task: str) -> str:
