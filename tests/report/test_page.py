@@ -11,6 +11,7 @@ import math
 import os
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from tp_dspy.report import content, rows
 from tp_dspy.report.headline import headline
 from tp_dspy.report.marks import HIDDEN, inert, script_json, visible
 from tp_dspy.report.page import render_page, write_page
-from tp_dspy.runs.side_by_side import DifferenceRecord
 from tp_dspy.runs.snapshots import RUNNING
+from tp_dspy.scoring.comparison import Comparison
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.sheets import number
 
@@ -56,8 +57,8 @@ def data(text: str) -> Any:
 
 def of_difference(low: float, high: float, p: float) -> TransferResult:
     found = small().held_out
-    difference = found.differences["target"].model_copy(
-        update={"score": (low + high) / 2, "low": low, "high": high, "p_value": p, "examples_needed": 321.0}
+    difference = replace(
+        found.differences["target"], score=(low + high) / 2, low=low, high=high, p_value=p, examples_needed=321.0
     )
     differences = {**found.differences, "target": difference}
     return small().model_copy(update={"held_out": found.model_copy(update={"differences": differences})})
@@ -163,7 +164,7 @@ def test_a_single_phase_and_scores_that_are_missing_are_no_trouble() -> None:
 
 
 def test_a_difference_of_nan_is_no_verdict() -> None:
-    record = DifferenceRecord(
+    record = Comparison(
         score=math.nan, low=math.nan, high=math.nan, p_value=math.nan, n=0, examples_needed=math.inf, by_metric={}
     )
     held_out = small().held_out.model_copy(update={"differences": {"target": record}})
@@ -232,7 +233,7 @@ def test_the_metrics_table_marks_what_is_lower_and_what_is_clear() -> None:
 def test_less_is_better_only_where_it_is(name: str, low: float, high: float, word: str) -> None:
     found = small().held_out
     by_metric = {**found.differences["target"].by_metric, name: ((low + high) / 2, low, high)}
-    changed = found.differences["target"].model_copy(update={"by_metric": by_metric})
+    changed = replace(found.differences["target"], by_metric=by_metric)
     found = found.model_copy(update={"differences": {"target": changed}})
     label = {"ece": "calibration error (ECE)", "accuracy": "accuracy (ACC)"}[name]
     row = next(row for row in content.metric_rows(found, {}) if row["name"] == label)

@@ -17,7 +17,8 @@ from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.optimization.reference import Proposal
 from tp_dspy.optimization.stopping import Spent
 from tp_dspy.runs.events import Compiled, Failed, Measured
-from tp_dspy.runs.side_by_side import DifferenceRecord, PromptRecord, SideBySide
+from tp_dspy.runs.side_by_side import PromptRecord, SideBySide
+from tp_dspy.scoring.comparison import Comparison
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.set_objective import Metrics
 from tp_dspy.trackers.notes import _compared, flattened, key, keys, notes_of, prompts_text
@@ -148,7 +149,7 @@ def test_spending_is_told_by_scorer_calls_and_an_unknown_price_not_at_all() -> N
 def test_prompts_are_compared_by_figures_and_a_table() -> None:
     first = PromptRecord(instructions={}, metrics=metrics(0.25), intervals={"accuracy": (0.0, 0.5)}, outcomes=[])
     other = PromptRecord(instructions={}, metrics=metrics(0.75), intervals={"score": (0.5, 1.0)}, outcomes=[])
-    less = DifferenceRecord(
+    less = Comparison(
         score=0.5,
         low=0.1,
         high=0.9,

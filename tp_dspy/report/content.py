@@ -18,7 +18,8 @@ from tp_dspy.sheets import number, signed
 
 if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult
-    from tp_dspy.runs.side_by_side import DifferenceRecord, SideBySide
+    from tp_dspy.runs.side_by_side import SideBySide
+    from tp_dspy.scoring.comparison import Comparison
 
 __all__ = ["CAPTIONS", "cost", "facts", "flat", "metric_rows", "moment", "prompts", "target_task"]
 
@@ -147,7 +148,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return "" if interval is None or math.isnan(interval[0]) else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
-def _change(name: str, change: DifferenceRecord | None) -> dict[str, str] | None:
+def _change(name: str, change: Comparison | None) -> dict[str, str] | None:
     if change is None:
         return None
     overall = (change.score, change.low, change.high)

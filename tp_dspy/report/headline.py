@@ -12,7 +12,8 @@ from tp_dspy.sheets import number
 
 if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult
-    from tp_dspy.runs.side_by_side import DifferenceRecord, SideBySide
+    from tp_dspy.runs.side_by_side import SideBySide
+    from tp_dspy.scoring.comparison import Comparison
 
 __all__ = ["ORIGINS", "Headline", "chance", "headline", "measured", "target_name", "verdict"]
 
@@ -48,7 +49,7 @@ class Headline:
     basis: str
     chosen_on_it: bool
     lines: list[str]
-    difference: DifferenceRecord | None
+    difference: Comparison | None
 
 
 def headline(result: TransferResult) -> Headline:
@@ -94,14 +95,14 @@ def target_name(found: SideBySide) -> str:
     return "target" if "target" in found.prompts else list(found.prompts)[-1]
 
 
-def verdict(difference: DifferenceRecord | None) -> str:
+def verdict(difference: Comparison | None) -> str:
     """Say "better" or "worse" where the interval of a difference leaves 0 out, else "unclear"."""
     if difference is None or math.isnan(difference.low):
         return "unclear"
     return "better" if difference.low > 0.0 else "worse" if difference.high < 0.0 else "unclear"
 
 
-def chance(difference: DifferenceRecord) -> str:
+def chance(difference: Comparison) -> str:
     """Say in words how far a difference may be chance."""
     p = difference.p_value
     if math.isnan(p):

@@ -12,7 +12,7 @@ from tp_dspy.scoring.evaluation import Evaluation
 from tp_dspy.scoring.outcomes import Outcome, Status
 from tp_dspy.scoring.set_objective import Metrics
 
-__all__ = ["DifferenceRecord", "ExampleRecord", "OutcomeRecord", "PromptRecord", "SideBySide"]
+__all__ = ["ExampleRecord", "OutcomeRecord", "PromptRecord", "SideBySide"]
 
 
 class ExampleRecord(Record):
@@ -55,23 +55,6 @@ class PromptRecord(Record):
     outcomes: list[OutcomeRecord]
 
 
-class DifferenceRecord(Record):
-    """A paired difference; attributes as of `tp_dspy.scoring.comparison.Comparison`."""
-
-    score: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    examples_needed: float
-    by_metric: dict[str, tuple[float, float, float]]
-
-    @classmethod
-    def of(cls, comparison: Comparison) -> DifferenceRecord:
-        """Record a comparison."""
-        return cls(**{name: getattr(comparison, name) for name in cls.model_fields})
-
-
 class SideBySide(Record):
     """Prompts on the same examples; the first is what the others are compared with.
 
@@ -84,7 +67,7 @@ class SideBySide(Record):
 
     examples: list[ExampleRecord]
     prompts: dict[str, PromptRecord]
-    differences: dict[str, DifferenceRecord]
+    differences: dict[str, Comparison]
 
     @classmethod
     def of(
@@ -117,7 +100,7 @@ class SideBySide(Record):
                 for name, evaluation in evaluations.items()
             },
             differences={
-                name: DifferenceRecord.of(compare(base.outcomes, evaluations[name].outcomes, base.rule, seed=seed))
+                name: compare(base.outcomes, evaluations[name].outcomes, base.rule, seed=seed)
                 for name in others
                 if any("error" not in (a.status, b.status) for a, b in _pairs(base, evaluations[name]))
             },
