@@ -120,8 +120,8 @@ class Session:
             watching(self.listeners, self.verbose) as tell,
             self._memory(tell) as memory,
         ):
-            tell(Planned("", phases, plan.words, self.settings, ledger.budgets, lambda: ledger.spent))
             try:
+                tell(Planned("", phases, plan.words, self.settings, ledger.budgets, lambda: ledger.spent))
                 yield Cycle(self.student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
             except BaseException as error:
                 tell(Failed("", error))

@@ -33,7 +33,7 @@ from tp_dspy.optimization.population import Seed, answer_naming, first_populatio
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
-from tp_dspy.runs.artifacts import TransferResult, plain
+from tp_dspy.runs.artifacts import TransferResult, plain, save_program
 from tp_dspy.runs.events import Compiled
 from tp_dspy.runs.folders import folder_of
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
@@ -486,7 +486,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         result._program = compiled
         if folder is not None:
             result.save(folder / "result.json")
-            compiled.save(folder / "program.json")
+            save_program(compiled, folder / "program.json")
             Snapshots.end(folder)
         self.tell(Compiled(phase, result, compiled))
         return compiled

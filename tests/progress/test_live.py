@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tests.progress.scenes import a_phase, answer, planned
 from tests.test_resume import Lab
-from tp_dspy.optimization.events import StepBegan
+from tp_dspy.optimization.events import PhaseBegan, StepBegan
 from tp_dspy.progress import LiveProgress, counting, live
 from tp_dspy.progress.view import View
 from tp_dspy.scoring.outcomes import Outcome
@@ -213,3 +213,27 @@ def test_the_log_of_a_display_goes_through_logging(caplog: pytest.LogCaptureFixt
         Lab(None).compile(rounds=1, verbose=True)
     told = [record.getMessage() for record in caplog.records if record.name == "tp_dspy.session"]
     assert told[0].startswith("At most: ") and told[1].startswith("Spent: ")
+
+
+class Breaking:
+    """A display whose terminal has gone."""
+
+    interval, eager = 0.01, True
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.shown = error, 0
+
+    def draw(self, view: object) -> None:
+        self.shown += 1
+        raise self.error
+
+    close = draw
+
+
+@pytest.mark.parametrize("error", [OSError(5, "gone"), ValueError("closed file"), SystemExit(1)])
+def test_a_display_that_breaks_ends_nothing(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    broken = Breaking(error)
+    with LiveProgress(renderer=broken) as live:
+        live(PhaseBegan("source", 3, 2))
+        live(StepBegan("source", 12))
+    assert broken.shown == 1 and "the work goes on without it" in caplog.text

@@ -354,7 +354,9 @@ def test_characters_that_cannot_be_seen_are_shown_in_html_and_script_alike(opene
     shown = "U+202Egnp.exeU+202C and hiddenU+200BU+200DU+FEFFU+2066 words U+2028 U+E0041"
     for place in ("prompts", "candidates-table", "questions", "settings"):
         found = page.run("return document.getElementById(arguments[0]).textContent", place)
-        assert shown in found and "nul U+0000 bell U+0007 lone U+D800 surrogate" in found, place
+        # What a file cannot hold is a question mark in the outcomes from the start.
+        lone = "?" if place == "questions" else "U+D800"
+        assert shown in found and f"nul U+0000 bell U+0007 lone {lone} surrogate" in found, place
         assert not {"\u202e", "\u200b", "\x00", "\u2028", "\ufeff"} & set(found), place
 
 

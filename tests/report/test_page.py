@@ -114,7 +114,7 @@ def test_it_says_honestly_that_nothing_better_was_found() -> None:
     result = small().model_copy(update={"winner": small().original})
     said = words(page(result))
     assert "No better prompt was found" in said
-    assert "is the program's own instruction: none of 59 others that were tried was chosen" in said
+    assert "is the program's own instruction: none of 55 others that were tried was chosen" in said
     assert "hardly chance" not in said and "Nothing changed." in said
 
 

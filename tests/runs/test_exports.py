@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,14 @@ import pytest
 from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.transfer import Setting, optimiser, tasks_of
 from programs.benchmarks.worlds import World
-from tp_dspy import InstructionAdapter, TransferResult
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, TransferResult
 from tp_dspy.errors import ConfigurationError, DataError
+from tp_dspy.runs.artifacts import save_program
 from tp_dspy.runs.frames import write_csv
 from tp_dspy.runs.prompts import render_prompt
+from tp_dspy.scoring.evaluation import evaluate
+from tp_dspy.scoring.held_out import HeldOut
+from tp_dspy.scoring.outcomes import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +193,55 @@ def test_a_program_that_calls_no_lm_has_no_prompt() -> None:
 
     with pytest.raises(ConfigurationError, match="made no LM call"):
         render_prompt(Silent(), EXAMPLE)
+
+
+def test_the_saved_program_of_a_compile_holds_no_secret_of_its_lms(tmp_path: Path) -> None:
+    held = {
+        "extra_headers": {"Authorization": "Bearer s3cret-a"},
+        "headers": {"Ocp-Apim-Subscription-Key": "s3cret-b"},
+        "aws_secret_access_key": "s3cret-c",
+        "hf_token": "s3cret-d",
+        "api_base": "https://user:s3cret-e@host:1/v1?key=s3cret-f",
+        "max_tokens": 7,
+    }
+    program = TwoSteps()
+    program.decide.lm = dspy.LM("openai/x", **held)
+    path = save_program(program, tmp_path / "new" / "program.json")
+    text = path.read_text(encoding="utf-8")
+    assert "s3cret" not in text and '"max_tokens": 7' in text and "https://host:1/v1" in text
+    loaded = TwoSteps()
+    loaded.load(path, allow_unsafe_lm_state=True)
+    assert loaded.decide.lm.model == "openai/x" and loaded.decide.signature.instructions == "Decide."
+
+
+def test_a_metric_of_ones_own_replaces_no_column(compiled: dspy.Module) -> None:
+    result = compiled.detailed_results
+    first = result.target.history[0]
+    by_task = {name: replace(metrics, custom={"round": 0.5}) for name, metrics in first.by_task.items()}
+    history = [first.model_copy(update={"by_task": by_task}), *result.target.history[1:]]
+    target = result.target.model_copy(update={"history": history})
+    row = result.model_copy(update={"target": target}).to_dataframe().loc[("target", 0)]
+    assert row["round"] == first.round and row["metric: round"] == 0.5
+
+
+def test_held_out_programs_are_checked_and_put_in_order(compiled: dspy.Module) -> None:
+    result = compiled.detailed_results
+    kept = result.selection
+
+    def held_out(*names: str) -> HeldOut:
+        rule = ObjectiveEvaluator().rule
+        outcomes = [Outcome("ok", True, 1.0, 0.9, "a", "a"), Outcome("ok", True, 0.0, 0.6, "a", "b")]
+        texts = {"original": {"self": "Answer."}, "target": result.winner.instructions, "other": {"self": "x"}}
+        examples = [dspy.Example(question=str(i)).with_inputs("question") for i in range(2)]
+        measured = {name: evaluate(outcomes, rule, resamples=20) for name in names}
+        return HeldOut(measured, 0, examples, {name: texts[name] for name in names})
+
+    assert kept is not None
+    ordered = result.with_held_out(held_out("target", "other", "original")).held_out
+    assert ordered is not None and next(iter(ordered.prompts)) == "original"
+    with pytest.raises(ConfigurationError, match="expected 'original' and 'target'"):
+        result.with_held_out(held_out("target", "other"))
+    wrong = held_out("original", "target")
+    wrong = replace(wrong, instructions={**wrong.instructions, "target": {"self": "Another."}})
+    with pytest.raises(ConfigurationError, match="other instructions than the winner"):
+        result.with_held_out(wrong)

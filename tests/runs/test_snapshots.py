@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import dspy
 import pytest
 
 from programs.benchmarks.transfer import Setting, optimiser, tasks_of
-from programs.benchmarks.worlds import World
+from programs.benchmarks.worlds import DirectStudent, World
 from tp_dspy import InstructionAdapter, TransferPrompting, TransferResult
 from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.runs.events import Compiled, Failed
@@ -95,3 +96,20 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     with dspy.context(adapter=InstructionAdapter()):
         teleprompter(world, None, lambda event: None).compile(STUDENT, trainset=target.train)
     assert not list(tmp_path.iterdir())
+
+
+def test_half_a_character_in_the_data_does_not_lose_a_paid_result(tmp_path: Path) -> None:
+    world = World(3)
+    _, target = tasks_of(world, SETTING)
+
+    class Noted(DirectStudent):
+        def forward(self, question: str, note: str = "") -> dspy.Prediction:
+            return super().forward(question)
+
+    cut = [dspy.Example(**e.toDict(), note="cut \ud83d").with_inputs("question", "note") for e in target.train]
+    tp = optimiser(world, replace(SETTING, engine=False), rounds=1)
+    tp.run_dir = tmp_path
+    with dspy.context(adapter=InstructionAdapter()):
+        tp.compile(Noted(world, "Answer the question."), trainset=cut)
+    kept = TransferResult.load(tmp_path / "result.json").selection
+    assert kept is not None and {example.inputs["note"] for example in kept.examples} == {"cut ?"}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tp_dspy.optimization.candidates import Measurement, ScoredCandidate, Standing
+from tp_dspy.scoring.evaluation import metric_interval
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.resampling import bootstrap_weights, covering, percentile_interval
 
@@ -85,9 +86,7 @@ class PhaseScore:
             for name in self.objective.rule.names
         }
         by_name = {name: np.array([task[name] for task in drawn]).mean(axis=0) for name in means}
-        ends = {
-            name: covering(mean, percentile_interval(by_name[name])) for name, mean in means.items() if mean == mean
-        }
+        ends = {name: metric_interval(name, mean, by_name[name]) for name, mean in means.items() if mean == mean}
         if not math.isnan(scored.score):
             ends["score"] = covering(scored.score, percentile_interval(self.combine(draws)))
         intervals = {name: (_short(low), _short(high)) for name, (low, high) in ends.items() if low == low}

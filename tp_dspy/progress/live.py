@@ -80,7 +80,7 @@ class LiveProgress:
         # Values only, replaced as a whole: the thread that draws needs no lock to read them.
         self._state = State(summary=summary)
         self._drawing = threading.RLock()
-        self._muted = False
+        self._muted = self._broken = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,12 +106,21 @@ class LiveProgress:
 
     def _draw(self) -> None:
         if not self._muted and self._state.began is not None:
-            with self._drawing:
-                self._renderer.draw(view(self._state, self._clock()))
+            self._safely(self._renderer.draw)
 
     def _close(self) -> None:
-        with self._drawing:
-            self._renderer.close(view(self._state, self._clock()))
+        self._safely(self._renderer.close)
+
+    def _safely(self, show: Callable[[View], None]) -> None:
+        """Show what is known; a display that breaks (a terminal that was closed) does not end what was paid for."""
+        if self._broken:
+            return
+        try:
+            with self._drawing:
+                show(view(self._state, self._clock()))
+        except (Exception, SystemExit):  # rich would end the process where nobody reads its pipe any more
+            self._broken = True
+            logger.warning("The progress display broke; the work goes on without it.", exc_info=True)
 
 
 @contextlib.contextmanager
@@ -178,18 +187,12 @@ def _can_be_drawn_on(console: Console) -> bool:
 
 @contextlib.contextmanager
 def _now_and_then(draw: Callable[[], None], interval: float) -> Iterator[None]:
-    """Draw every so many seconds, in a thread of its own.
-
-    A display that breaks (a page that was closed, say) is no reason to end what was paid for.
-    """
+    """Draw every so many seconds, in a thread of its own."""
     over = threading.Event()
 
     def go_on() -> None:
-        try:
-            while not over.wait(interval):
-                draw()
-        except Exception:
-            logger.warning("The progress display broke; the work goes on without it.", exc_info=True)
+        while not over.wait(interval):
+            draw()
 
     # Notebooks find the cell to write to by the context.
     context = contextvars.copy_context()

@@ -188,7 +188,10 @@ def facts(result: TransferResult) -> list[tuple[str, str, str]]:
     """Give what a reader wants to know of the effort: name, figure, remark."""
     ran = list(phases(result).values())
     usage = result.scorer_usage + result.reference_usage
-    scored, dropped = sum(len(phase.history) for phase in ran), sum(len(phase.dropped) for phase in ran)
+    scored, dropped = (
+        len({id for phase in ran for id in ids(phase)})
+        for ids in (lambda phase: [record.id for record in phase.history], lambda phase: phase.dropped)
+    )
     proposals = [one for phase in ran for one in phase.proposals]
     unused = sum(one.reason is not None for one in proposals)
     tokens = usage.prompt_tokens + usage.completion_tokens

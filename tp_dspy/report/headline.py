@@ -77,12 +77,31 @@ def headline(result: TransferResult) -> Headline:
         told = "Better than the original, on the examples that chose it"
     if result.stopped == RUNNING:
         told = "Nothing better yet" if same else "Best so far"
-    elif result.target is None and not same:
+    elif not same and (result.target is None or not result.target.history):
         told = "The best source prompt so far"
+    elif not same and difference is None:
+        told = "Best so far: the run was stopped before the final comparison"
+    elif kind == "worse" and found is not None and _keeps_more(found):
+        told, kind = "The target prompt keeps the constraints better; its score is lower", "unclear"
     lines = [_where_from(result), *([] if same or difference is None else [chance(difference)])]
     if found is not None and (source := found.prompts.get("best source")) and source.instructions != winning:
         lines.append(f"The best source prompt, as it was carried over, has {number(source.metrics.score)} on the same.")
+    if found is not None:
+        lines += _constraints(found)
     return Headline(told, kind, before, after, basis, result.held_out is None, lines, difference)
+
+
+def _keeps_more(found: SideBySide) -> bool:
+    first, target = found.prompts[next(iter(found.prompts))], found.prompts[target_name(found)]
+    return target.metrics.violation < first.metrics.violation
+
+
+def _constraints(found: SideBySide) -> list[str]:
+    """Say who misses the constraints, which come before any score; nothing where all keep them."""
+    target = found.prompts[target_name(found)]
+    if target.metrics.violation > 0:
+        return [f"The target prompt misses the objective's constraints by {number(target.metrics.violation)} here."]
+    return ["The original misses the objective's constraints; this one keeps them."] if _keeps_more(found) else []
 
 
 def measured(result: TransferResult) -> SideBySide | None:
@@ -123,7 +142,8 @@ def _where_from(result: TransferResult) -> str:
     """Say where the winner came from."""
     winner = result.winner
     if winner.id == result.original.id:
-        tried = sum(len(phase.history) for phase in (result.source, result.target) if phase is not None) - 1
+        ran = [phase for phase in (result.source, result.target) if phase is not None]
+        tried = len({record.id for phase in ran for record in phase.history} - {winner.id})
         return f"The target prompt is the program's own instruction: none of {tried} others that were tried was chosen."
     said = ORIGINS[winner.origin]
     earlier = result.source.history if result.source is not None and winner.origin == "source" else []

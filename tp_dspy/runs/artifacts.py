@@ -7,6 +7,8 @@ import json
 import os
 import platform
 import re
+import tempfile
+import urllib.parse
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from tp_dspy.runs.prompts import RenderedPrompt
 
-__all__ = ["Artifact", "TransferResult", "plain"]
+__all__ = ["Artifact", "TransferResult", "plain", "save_program"]
 
 
 def _versions() -> dict[str, str]:
@@ -49,7 +51,9 @@ def _version(package: str) -> str:
 
 # Names of settings that are secrets, in the many ways that LM clients spell them.
 _SECRET = re.compile(
-    r"(?i)api[-_]?key|secret|password|authorization|credential|(access|auth|bearer|ad|id)[-_]?token|^token$"
+    r"(?i)api[-_]?key|secret|password|authorization|credential|(access|auth|bearer|ad|id|hf)[-_]?token|^token$"
+    # Whatever is in these: providers name the keys in them as they like.
+    r"|headers$|^extra_body$|subscription[-_]?key"
 )
 
 
@@ -58,12 +62,47 @@ def plain(value: Any) -> Any:
     if isinstance(value, dspy.BaseLM):
         return value.model
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items() if not _SECRET.search(str(k))}
+        return {str(k): _without_login(k, plain(v)) for k, v in value.items() if not _SECRET.search(str(k))}
     if isinstance(value, set | frozenset):
         return sorted((plain(item) for item in value), key=str)
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
+
+
+def _without_login(name: Any, value: Any) -> Any:
+    """Take user, password and query out of the address of a server."""
+    if name not in ("api_base", "base_url") or not isinstance(value, str):
+        return value
+    parts = urllib.parse.urlsplit(value)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def save_program(program: dspy.Module, path: Path) -> Path:
+    """Save a program's state as JSON without secrets: DSPy leaves the keys of LMs out, but not headers that hold one.
+
+    Args:
+        program: The program.
+        path: The file; its folder is made when missing.
+
+    Returns:
+        The path.
+    """
+    with tempfile.TemporaryDirectory(prefix="tp_dspy-") as folder:
+        draft = Path(folder) / "program.json"
+        program.save(draft)
+        state = json.loads(draft.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_lms_without_secrets(state), indent=2, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def _lms_without_secrets(state: Any) -> Any:
+    if isinstance(state, list):
+        return [_lms_without_secrets(one) for one in state]
+    if not isinstance(state, dict):
+        return state
+    return {k: plain(v) if k == "lm" and isinstance(v, dict) else _lms_without_secrets(v) for k, v in state.items()}
 
 
 def _now() -> str:
@@ -208,7 +247,7 @@ class TransferResult(Shown, Artifact):
             stopped=(target or last).stopped,
             seconds=seconds,
             settings=settings,
-            selection=_selection(last, original, objective) if objective is not None else None,
+            selection=_selection(last, source, original, objective) if objective is not None else None,
             name=name,
         )
 
@@ -217,9 +256,25 @@ class TransferResult(Shown, Artifact):
 
         Args:
             held_out: What `ObjectiveEvaluator.evaluate_all` gave for the programs "original", "target" and, if you
-                like, "best source" (in any case the one to compare with first).
+                like, "best source"; others may be among them.
+
+        Raises:
+            ConfigurationError: If one of those two is missing, or "target" has other instructions than the winner.
         """
-        measured = SideBySide.of(held_out.evaluations, held_out.instructions, held_out.examples, seed=held_out.seed)
+        instructions = held_out.instructions
+        missing = [name for name in ("original", "target") if name not in instructions]
+        if missing:
+            raise ConfigurationError(
+                f"The held-out table has the programs {list(instructions)}; expected 'original' and 'target' among "
+                "them."
+            )
+        if any(instructions["target"].get(name) != text for name, text in self.winner.instructions.items()):
+            raise ConfigurationError(
+                "The held-out program 'target' has other instructions than the winner of this compile. Pass the "
+                "program that it returned, or one made of it, as 'target'."
+            )
+        ordered = {"original": held_out.evaluations["original"], **held_out.evaluations}
+        measured = SideBySide.of(ordered, instructions, held_out.examples, seed=held_out.seed)
         return self.model_copy(update={"held_out": measured})
 
     def programs(self, student: dspy.Module, top_k: int = 3) -> list[dspy.Module]:
@@ -321,18 +376,30 @@ class TransferResult(Shown, Artifact):
         return sum((phase.reference_usage for phase in (self.source, self.target) if phase), Usage())
 
 
-def _selection(phase: PhaseResult, original: Candidate, objective: ObjectiveEvaluator) -> SideBySide | None:
-    """Set the prompts that matter side by side; None for several tasks, whose scores make one in another way."""
+def _selection(
+    phase: PhaseResult, source: PhaseResult | None, original: Candidate, objective: ObjectiveEvaluator
+) -> SideBySide | None:
+    """Set the prompts that matter side by side, on the examples by which they were chosen: those all have answers to.
+
+    Returns:
+        None for several tasks, whose scores make one in another way; and where there is nothing to compare.
+    """
     finals = phase.finals
     if finals is None or len(finals.panel) != 1:
         return None
     chosen = {"original": original, "target": phase.best.candidate}
-    carried = next((s.candidate for s in phase.history if s.candidate.origin == "source"), None)
+    at_hand = next((s.candidate for s in phase.history if s.candidate.origin == "source"), None)
+    carried = source.best.candidate if source is not None else at_hand
     known: dict[str, Standing] = {standing.candidate.id: standing for standing in finals.standings}
     if carried is not None and carried.id in known:
         chosen = {"original": original, "best source": carried, "target": phase.best.candidate}
     ((task, examples),) = finals.panel.items()
-    evaluations = {name: objective.summarize(known[c.id].outcomes[task]) for name, c in chosen.items()}
-    if not evaluations["original"].metrics.n or not evaluations["target"].metrics.n:
+    by_prompt = [standing.outcomes[task] for standing in finals.standings]
+    rows = [i for i in range(len(examples)) if all(outcomes[i].status != "error" for outcomes in by_prompt)]
+    if not rows:
         return None
-    return SideBySide.of(evaluations, {name: c.instructions for name, c in chosen.items()}, examples)
+    evaluations = {
+        name: objective.summarize([known[c.id].outcomes[task][i] for i in rows]) for name, c in chosen.items()
+    }
+    instructions = {name: c.instructions for name, c in chosen.items()}
+    return SideBySide.of(evaluations, instructions, [examples[i] for i in rows])

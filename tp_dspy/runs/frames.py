@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["fate", "mean_metrics", "result_frame", "write_csv"]
 
+# Columns that a metric of the user's own may not replace.
+_FIXED = "phase place id round origin parent fate examples score low high expected final instruction"
+_COLUMNS = frozenset(_FIXED.split())
 # What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def result_frame(result: TransferResult) -> pd.DataFrame:
@@ -27,7 +30,8 @@ def result_frame(result: TransferResult) -> pd.DataFrame:
 
     Returns:
         Indexed by phase and place of arrival (from 0). Columns: id, round, origin, parent, fate, examples (met in the
-        search), score with low and high (95 % bootstrap, search), expected, the metrics (means over tasks), final (the
+        search), score with low and high (95 % bootstrap, search), expected, the metrics (means over
+        tasks; one that has the name of another column as "metric: NAME"), final (the
         score on what finalists are chosen on; NaN for others), and the instruction, or one column for each predictor
         named "instruction: NAME".
     """
@@ -63,7 +67,7 @@ def _rows(phase: PhaseRecord) -> Iterator[dict[str, Any]]:
             "low": low,
             "high": high,
             "expected": record.expected.mean if record.expected is not None else math.nan,
-            **mean_metrics(record),
+            **{f"metric: {name}" if name in _COLUMNS else name: v for name, v in mean_metrics(record).items()},
             "final": finals.get(record.id, math.nan),
             **named,
         }

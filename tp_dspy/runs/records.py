@@ -136,7 +136,8 @@ class PhaseRecord(Record):
             reference_usage=result.reference_usage,
             interaction=result.interaction,
             search=dict(result.search),
-            selection=None if result.selection is None else dict(result.selection),
+            # Planned, but not reached: then the finalists have the scores of the search.
+            selection=None if result.selection is None or result.finals is None else dict(result.selection),
         )
 
 

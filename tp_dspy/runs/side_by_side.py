@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dspy
 
@@ -15,10 +16,19 @@ from tp_dspy.scoring.set_objective import Metrics
 __all__ = ["ExampleRecord", "OutcomeRecord", "PromptRecord", "SideBySide"]
 
 
+# Characters of an input that are kept: a long document, but not a picture.
+_LONGEST = 20_000
+
+
 class ExampleRecord(Record):
     """An example: its inputs, as text by field name."""
 
     inputs: dict[str, str]
+
+    @classmethod
+    def of(cls, example: dspy.Example) -> ExampleRecord:
+        """Record an example with inputs set; of what is very long, such as an image, the beginning."""
+        return cls(inputs={name: _writable(_shortened(str(v))) for name, v in example.inputs().toDict().items()})
 
 
 class OutcomeRecord(Record):
@@ -36,7 +46,7 @@ class OutcomeRecord(Record):
     @classmethod
     def of(cls, outcome: Outcome) -> OutcomeRecord:
         """Record an outcome."""
-        return cls(**{name: getattr(outcome, name) for name in cls.model_fields})
+        return cls(**{name: _writable(getattr(outcome, name)) for name in cls.model_fields})
 
 
 class PromptRecord(Record):
@@ -89,7 +99,9 @@ class SideBySide(Record):
         first, *others = evaluations
         base = evaluations[first]
         return cls(
-            examples=[ExampleRecord(inputs={k: str(v) for k, v in e.inputs().toDict().items()}) for e in examples],
+            examples=[
+                ExampleRecord(inputs={k: _writable(str(v)) for k, v in e.inputs().toDict().items()}) for e in examples
+            ],
             prompts={
                 name: PromptRecord(
                     instructions=dict(instructions[name]),
@@ -105,6 +117,15 @@ class SideBySide(Record):
                 if any("error" not in (a.status, b.status) for a, b in _pairs(base, evaluations[name]))
             },
         )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
+
+
+def _writable(value: Any) -> Any:
+    """Half a surrogate pair, as LMs that are cut off leave it and data may hold, is no text that a file can hold."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _pairs(first: Evaluation, second: Evaluation) -> Iterable[tuple[Outcome, Outcome]]:

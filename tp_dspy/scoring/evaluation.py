@@ -22,7 +22,7 @@ from tp_dspy.sheets import Sheet, Shown
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "metric_interval"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -171,11 +171,12 @@ def evaluate(outcomes: Sequence[Outcome], rule: SetObjective, *, resamples: int 
         counts = bootstrap_weights(len(counted), resamples, np.random.default_rng(seed))
         draws = rule.values(counted, counts)
         point = metrics.as_dict()
-        intervals = {name: _interval(name, point[name], draws[name]) for name in (*rule.names, "score")}
+        intervals = {name: metric_interval(name, point[name], draws[name]) for name in (*rule.names, "score")}
     return Evaluation(metrics, intervals, tuple(outcomes), rule)
 
 
-def _interval(name: str, point: float, draws: FloatArray) -> tuple[float, float]:
+def metric_interval(name: str, point: float, draws: FloatArray) -> tuple[float, float]:
+    """Give the 95 % interval of a metric from its bootstrap draws; that of the ECE is moved down by its bias."""
     interval = percentile_interval(draws)
     if name == "ece" and not math.isnan(interval[0]):
         # Chance alone makes gaps: a resample lies above its set by about what the set lies above the truth.

@@ -38,9 +38,10 @@ def portable_lm(lm: dspy.BaseLM | None) -> dspy.BaseLM | None:
         return None
     try:
         state = lm.dump_state()
-        # DSPy leaves out keys, but not e.g. the headers that hold one.
+        # DSPy leaves out keys, but not e.g. the headers that hold one. Addresses go without user and query.
         clean = {name: value for name, value in state.items() if plain({name: value}) == {name: value}}
-        made = type(lm).load_state(clean)
+        places = {name: value for name, value in plain(state).items() if name in ("api_base", "base_url")}
+        made = type(lm).load_state(clean | places)
     except Exception as error:
         logger.info("The LM %s is left out of the saved program: %s", lm.model, error)
         return None

@@ -16,7 +16,7 @@ import dspy
 
 from tp_dspy.errors import ConfigurationError, MissingDependencyError
 from tp_dspy.optimization.events import Event, PhaseEnded, Planned, Resumed, RoundEnded, Spending
-from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.runs.artifacts import TransferResult, save_program
 from tp_dspy.runs.events import Compiled, Failed, Measured
 from tp_dspy.trackers.notes import Notes, keys, notes_of, prompts_text, target_of
 
@@ -198,7 +198,7 @@ class Tracker:
             result.save(folder / "result.json")
             (folder / "prompts.txt").write_text(prompts_text(result), encoding="utf-8")
             if program is not None:
-                self._piece("the program's state", lambda: program.save(folder / "program.json"))
+                self._piece("the program's state", lambda: save_program(program, folder / "program.json"))
             if self._log_report:
                 self._piece("the HTML report", lambda: _write_page(result, folder / "report.html"))
             self._attach(outcome.target, folder)
