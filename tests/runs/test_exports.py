@@ -19,6 +19,7 @@ from tp_dspy import InstructionAdapter, ObjectiveEvaluator, TransferResult
 from tp_dspy.errors import ConfigurationError, DataError
 from tp_dspy.runs.artifacts import save_program
 from tp_dspy.runs.frames import write_csv
+from tp_dspy.runs.identity import context_identity
 from tp_dspy.runs.prompts import render_prompt
 from tp_dspy.scoring.evaluation import evaluate
 from tp_dspy.scoring.held_out import HeldOut
@@ -203,12 +204,14 @@ def test_the_saved_program_of_a_compile_holds_no_secret_of_its_lms(tmp_path: Pat
         "hf_token": "s3cret-d",
         "api_base": "https://user:s3cret-e@host:1/v1?key=s3cret-f",
         "max_tokens": 7,
+        "extra_body": {"thinking": False},
     }
     program = TwoSteps()
     program.decide.lm = dspy.LM("openai/x", **held)
     path = save_program(program, tmp_path / "new" / "program.json")
     text = path.read_text(encoding="utf-8")
     assert "s3cret" not in text and '"max_tokens": 7' in text and "https://host:1/v1" in text
+    assert '"thinking": false' in text, "what decides answers stays"
     loaded = TwoSteps()
     loaded.load(path, allow_unsafe_lm_state=True)
     assert loaded.decide.lm.model == "openai/x" and loaded.decide.signature.instructions == "Decide."
@@ -245,3 +248,12 @@ def test_held_out_programs_are_checked_and_put_in_order(compiled: dspy.Module) -
     wrong = replace(wrong, instructions={**wrong.instructions, "target": {"self": "Another."}})
     with pytest.raises(ConfigurationError, match="other instructions than the winner"):
         result.with_held_out(wrong)
+
+
+def test_settings_that_decide_answers_tell_runs_apart() -> None:
+    """What is left out of saved programs still counts there: a reply in the journal is of one LM with one body."""
+    identities = {
+        context_identity(TwoSteps(), ObjectiveEvaluator(), dspy.LM("openai/x", **settings))
+        for settings in ({}, {"extra_body": {"thinking": False}}, {"extra_headers": {"X-Route": "a"}})
+    }
+    assert len(identities) == 3

@@ -332,6 +332,7 @@ class _Phase:
 
     def best_so_far(self, finalists: int) -> list[ScoredCandidate]:
         """Rank the best by the search alone, without a further call."""
+        self.finals = None  # Whatever was known of them did not decide.
         if self.history.complete():
             return self.by_search_score(finalists)
         # The first population did not come to its end: on the examples that the best of it have met.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tp_dspy.runs.prompts import RenderedPrompt
 
-__all__ = ["Artifact", "TransferResult", "plain", "save_program"]
+__all__ = ["Artifact", "TransferResult", "plain", "save_program", "without_secrets"]
 
 
 def _versions() -> dict[str, str]:
@@ -52,8 +52,7 @@ def _version(package: str) -> str:
 # Names of settings that are secrets, in the many ways that LM clients spell them.
 _SECRET = re.compile(
     r"(?i)api[-_]?key|secret|password|authorization|credential|(access|auth|bearer|ad|id|hf)[-_]?token|^token$"
-    # Whatever is in these: providers name the keys in them as they like.
-    r"|headers$|^extra_body$|subscription[-_]?key"
+    r"|subscription[-_]?key"
 )
 
 
@@ -62,7 +61,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, dspy.BaseLM):
         return value.model
     if isinstance(value, Mapping):
-        return {str(k): _without_login(k, plain(v)) for k, v in value.items() if not _SECRET.search(str(k))}
+        return {str(k): plain(v) for k, v in value.items() if not _SECRET.search(str(k))}
     if isinstance(value, set | frozenset):
         return sorted((plain(item) for item in value), key=str)
     if isinstance(value, list | tuple):
@@ -70,12 +69,18 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
-def _without_login(name: Any, value: Any) -> Any:
-    """Take user, password and query out of the address of a server."""
-    if name not in ("api_base", "base_url") or not isinstance(value, str):
-        return value
-    parts = urllib.parse.urlsplit(value)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of an LM's settings what may be a secret, for what is given away or saved.
+
+    Beside the names of secrets these are headers, whose keys providers name as they like, and user and query of the
+    server's address. What identifies a run is another matter: there they count (`tp_dspy.runs.identity`).
+    """
+    kept = {name: value for name, value in plain(settings).items() if not name.lower().endswith("headers")}
+    for name in ("api_base", "base_url"):
+        if isinstance(kept.get(name), str):
+            parts = urllib.parse.urlsplit(kept[name])
+            kept[name] = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return kept
 
 
 def save_program(program: dspy.Module, path: Path) -> Path:
@@ -92,9 +97,25 @@ def save_program(program: dspy.Module, path: Path) -> Path:
         draft = Path(folder) / "program.json"
         program.save(draft)
         state = json.loads(draft.read_text(encoding="utf-8"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_lms_without_secrets(state), indent=2, ensure_ascii=False), encoding="utf-8")
-    return path
+    # In ASCII: a demo may hold half a surrogate pair, which no UTF-8 can.
+    return _write_whole(path, json.dumps(_lms_without_secrets(state), indent=2))
+
+
+def _write_whole(target: Path, text: str) -> Path:
+    """Write a file, all or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, so that the last step is a rename, which happens whole or not at all.
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return target
 
 
 def _lms_without_secrets(state: Any) -> Any:
@@ -102,7 +123,10 @@ def _lms_without_secrets(state: Any) -> Any:
         return [_lms_without_secrets(one) for one in state]
     if not isinstance(state, dict):
         return state
-    return {k: plain(v) if k == "lm" and isinstance(v, dict) else _lms_without_secrets(v) for k, v in state.items()}
+    return {
+        k: without_secrets(v) if k == "lm" and isinstance(v, dict) else _lms_without_secrets(v)
+        for k, v in state.items()
+    }
 
 
 def _now() -> str:
@@ -133,20 +157,7 @@ class Artifact(Record):
         Returns:
             The path.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that the last step is a rename, which happens whole or not at all.
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with draft.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(self.model_dump_json(indent=2))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        return target
+        return _write_whole(Path(path), self.model_dump_json(indent=2))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -6,7 +6,7 @@ import logging
 
 import dspy
 
-from tp_dspy.runs.artifacts import plain
+from tp_dspy.runs.artifacts import without_secrets
 from tp_dspy.scoring.programs import copy_sharing_lms, without_rivals
 
 __all__ = ["portable_lm", "portable_program"]
@@ -38,9 +38,9 @@ def portable_lm(lm: dspy.BaseLM | None) -> dspy.BaseLM | None:
         return None
     try:
         state = lm.dump_state()
-        # DSPy leaves out keys, but not e.g. the headers that hold one. Addresses go without user and query.
-        clean = {name: value for name, value in state.items() if plain({name: value}) == {name: value}}
-        places = {name: value for name, value in plain(state).items() if name in ("api_base", "base_url")}
+        # Whole settings only, but for the server's address, which is of use without its user and query.
+        clean = {name: value for name, value in state.items() if without_secrets({name: value}) == {name: value}}
+        places = without_secrets({name: state[name] for name in ("api_base", "base_url") if name in state})
         made = type(lm).load_state(clean | places)
     except Exception as error:
         logger.info("The LM %s is left out of the saved program: %s", lm.model, error)
