@@ -400,11 +400,10 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     before = path.read_bytes()
 
-    def full(self: Path, content: bytes) -> int:
-        self.touch()
+    def full(file: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_page(small(), path)
     assert path.read_bytes() == before and [one.name for one in path.parent.iterdir()] == ["report.html"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import uuid
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from tp_dspy.report import content, rows
 from tp_dspy.report.headline import headline, measured, target_name
 from tp_dspy.report.marks import HIDDEN, inert, script_json, visible
+from tp_dspy.runs.folders import write_whole
 from tp_dspy.runs.snapshots import RUNNING
 from tp_dspy.sheets import number, signed
 
@@ -44,18 +44,8 @@ def write_page(result: TransferResult, path: str | os.PathLike[str], *, refresh:
     Returns:
         The path.
     """
-    target = Path(path)
     # A label of a plot may hold what no file can: lone surrogates.
-    page = render_page(result, refresh=refresh).encode("utf-8", "replace")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_bytes(page)
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    return target
+    return write_whole(Path(path), render_page(result, refresh=refresh).encode("utf-8", "replace"))
 
 
 def render_page(result: TransferResult, *, refresh: float | None = None) -> str:

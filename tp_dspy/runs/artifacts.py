@@ -9,7 +9,6 @@ import platform
 import re
 import tempfile
 import urllib.parse
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from tp_dspy.errors import ArtifactError, ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, Standing
 from tp_dspy.optimization.phase_result import PhaseResult
+from tp_dspy.runs.folders import write_whole
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord, Record
 from tp_dspy.runs.side_by_side import SideBySide
 from tp_dspy.scoring.held_out import HeldOut
@@ -98,24 +98,7 @@ def save_program(program: dspy.Module, path: Path) -> Path:
         program.save(draft)
         state = json.loads(draft.read_text(encoding="utf-8"))
     # In ASCII: a demo may hold half a surrogate pair, which no UTF-8 can.
-    return _write_whole(path, json.dumps(_lms_without_secrets(state), indent=2))
-
-
-def _write_whole(target: Path, text: str) -> Path:
-    """Write a file, all or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the last step is a rename, which happens whole or not at all.
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with draft.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    return target
+    return write_whole(path, json.dumps(_lms_without_secrets(state), indent=2).encode())
 
 
 def _lms_without_secrets(state: Any) -> Any:
@@ -157,7 +140,7 @@ class Artifact(Record):
         Returns:
             The path.
         """
-        return _write_whole(Path(path), self.model_dump_json(indent=2))
+        return write_whole(Path(path), self.model_dump_json(indent=2).encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
