@@ -29,7 +29,7 @@ from tp_dspy.runs.identity import compile_identity, context_identity
 from tp_dspy.runs.journal import Journal
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["Plan", "Session"]
+__all__ = ["Plan", "Session", "failure_told"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,16 @@ class Plan:
             "reference_calls": sum(phase.reference_calls for phase in self.phases),
             "phases": [vars(phase) | {"scorer_calls": phase.scorer_calls} for phase in self.phases],
         }
+
+
+@contextlib.contextmanager
+def failure_told(tell: Listener) -> Iterator[None]:
+    """Tell the listeners that the compile was broken off, where an error does so."""
+    try:
+        yield
+    except BaseException as error:
+        tell(Failed("", error))
+        raise
 
 
 @dataclass(frozen=True)
@@ -120,12 +130,9 @@ class Session:
             watching(self.listeners, self.verbose) as tell,
             self._memory(tell) as memory,
         ):
-            try:
+            with failure_told(tell):
                 tell(Planned("", phases, plan.words, self.settings, ledger.budgets, lambda: ledger.spent))
                 yield Cycle(self.student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
-            except BaseException as error:
-                tell(Failed("", error))
-                raise
             spent = ledger.spent
             logger.info(PhasePlan.beside(phases, spent))
             tell(Spending("", spent))

@@ -33,8 +33,8 @@ from tp_dspy.optimization.population import Seed, answer_naming, first_populatio
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
-from tp_dspy.runs.artifacts import TransferResult, plain, save_program
-from tp_dspy.runs.events import Compiled
+from tp_dspy.runs.artifacts import TransferResult, plain
+from tp_dspy.runs.delivery import deliver
 from tp_dspy.runs.folders import folder_of
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
 from tp_dspy.runs.snapshots import Snapshots
@@ -45,7 +45,7 @@ from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.programs import without_rivals
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.scoring.throttle import Limits
-from tp_dspy.session import Plan, Session
+from tp_dspy.session import Plan, Session, failure_told
 from tp_dspy.tasks.task import Task
 from tp_dspy.work import Work, targets_by_name
 
@@ -200,8 +200,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             if cycle.ledger.halted is None:
                 target = self._target_phase("target", cycle, work)
         seconds = time.monotonic() - started
-        result = TransferResult.of(source, target, work.original, seconds, self._settings(), self.objective)
-        return self._deliver("target", student, result, self.run_dir)
+        with failure_told(self.tell):
+            result = TransferResult.of(source, target, work.original, seconds, self._settings(), self.objective)
+            return self._deliver("target", student, result, self.run_dir)
 
     def plan(
         self,
@@ -238,7 +239,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         assert work.sources is not None
         with work.session.open(work.plans) as cycle:
             result = self._phase("source", cycle, work, work.sources, work.first)
-        prompts = self._source_prompts(result, source_tasks, work.original)
+            prompts = self._source_prompts(result, source_tasks, work.original)
         if self.run_dir is not None:
             Snapshots.end(self.run_dir)
         return prompts
@@ -481,15 +482,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         for task, metrics in result.winner.by_task.items():
             if missed := self.objective.rule.constraints.missed(metrics.as_dict()):
                 logger.warning("No prompt keeps all constraints; the best on %s: %s.", task, "; ".join(missed))
-        compiled = result.winner.scored().candidate.apply(without_rivals(student))
-        compiled.detailed_results = result
-        result._program = compiled
-        if folder is not None:
-            result.save(folder / "result.json")
-            save_program(compiled, folder / "program.json")
-            Snapshots.end(folder)
-        self.tell(Compiled(phase, result, compiled))
-        return compiled
+        return deliver(result, student, folder, phase, self.listeners)
 
     def tell(self, event: Event) -> None:
         """Tell the listeners an event."""

@@ -372,6 +372,8 @@ def test_decisions_of_the_race_and_what_was_spent_are_told() -> None:
     assert {c for event in decided for c in event.dropped} == set(result.dropped)
     spent = [event.spent for event in lab.events if isinstance(event, Spending)]
     assert len(spent) == 3  # after the first population, the round, and the choice
+    rounds = [event.kind for event in lab.events if event.kind in ("spent", "round")]
+    assert rounds == ["spent", "round", "spent", "round", "spent"]
     assert [s.scorer_calls for s in spent] == sorted(s.scorer_calls for s in spent)
     assert spent[-1].scorer_calls == result.scorer_usage.calls and spent[-1].tokens > 0
 
@@ -420,6 +422,20 @@ def test_ctrl_c_after_the_race_dropped_the_original_keeps_the_best() -> None:
     result = lab.run(rounds=0)
     assert result.best.candidate != OWN and result.best.candidate not in result.dropped
     assert result.ranked[-1].candidate == OWN and result.ranked[-1].by_task["law"].n == lab.size / 2
+
+
+def test_those_that_were_in_a_race_when_it_was_halted_are_not_called_dropped() -> None:
+    # Three candidates meet 18 of 36 pairs, the rule drops one, and Ctrl-C comes in the other half.
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Decided):
+            lab.cycle.ledger.halt("interrupted")
+
+    lab = Lab(World(5), racing=Halving(drop=OWN), listener=interrupt)
+    result = lab.run(rounds=0)
+    assert result.stopped == "interrupted" and list(result.dropped) == [OWN]
+    assert set(result.unfinished) == {s.candidate for s in result.history} - {OWN} and len(result.unfinished) == 2
+    told = {e.scored.candidate: (e.dropped, e.complete) for e in lab.events if e.kind == "scored"}
+    assert told == {OWN: (True, False)} | dict.fromkeys(result.unfinished, (False, False))
 
 
 def test_a_real_signal_while_the_scorer_waits() -> None:

@@ -27,6 +27,7 @@ from tp_dspy.optimization.racing import (
     step_ends,
     worth_going_on,
 )
+from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome
 
 WORTH = PhaseScore(ObjectiveEvaluator())
@@ -132,15 +133,27 @@ def test_a_race_against_incumbents_may_drop_all_that_are_new_and_asks_incumbents
 
     good, bad = Candidate({"self": "good"}), Candidate({"self": "bad"})
     arguments = {"rule": PairedBootstrap(), "worth": ACCURACY, "outcomes": outcomes}
-    reached, dropped, halted = race([bad, bad], {"t": examples}, incumbents=[good], **arguments)
-    assert (
-        halted is None
-        and reached == []
-        and [(names([s.candidate]), len(s.outcomes["t"])) for s in dropped] == [(["bad"], 8)]
-    )
+    ended = race([bad, bad], {"t": examples}, incumbents=[good], **arguments)
+    assert ended.halted is None and not ended.reached and not ended.unfinished
+    assert [(names([s.candidate]), len(s.outcomes["t"])) for s in ended.dropped] == [(["bad"], 8)]
     assert asked == [(["good", "bad"], 4), (["good", "bad"], 8)]
-    reached, dropped, halted = race([good, bad], {"t": examples}, incumbents=[good], **arguments)
+    reached = race([good, bad], {"t": examples}, incumbents=[good], **arguments).reached
     assert names([s.candidate for s in reached]) == ["good"] and len(reached[0].outcomes["t"]) == 16
+
+
+def test_a_race_that_is_halted_drops_nobody_but_whom_the_rule_dropped() -> None:
+    examples = [dspy.Example(question=str(i)).with_inputs("question") for i in range(16)]
+
+    def outcomes(candidates: Sequence[Candidate], panel: dict[str, list[dspy.Example]]) -> list[Standing]:
+        if len(panel["t"]) > 12:
+            raise HaltedError("interrupted")
+        return [runner(n, [n != "bad"] * len(panel["t"])) for n in names(candidates)]
+
+    field = [Candidate({"self": name}) for name in ("good", "bad", "fair")]
+    ended = race(field, {"t": examples}, rule=PairedBootstrap(), worth=ACCURACY, outcomes=outcomes)
+    assert not ended.reached and ended.halted == "interrupted"
+    assert [(names([s.candidate]), len(s.outcomes["t"])) for s in ended.dropped] == [(["bad"], 8)]
+    assert [(names([s.candidate]), len(s.outcomes["t"])) for s in ended.unfinished] == [(["good"], 12), (["fair"], 12)]
 
 
 # Racing by expected gain.

@@ -98,6 +98,82 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
+class Deaf:
+    """A listener that raises at the end."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.heard.append(event)
+        if isinstance(event, Compiled):
+            raise OSError("the tracker's server is gone")
+
+
+def test_a_listener_that_fails_at_the_end_does_not_lose_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(3)
+    _, target = tasks_of(world, SETTING)
+    deaf, others = Deaf(), list[Event]()
+    tp = optimiser(world, SETTING, rounds=1, listeners=[deaf, others.append])
+    with dspy.context(adapter=InstructionAdapter()):
+        compiled = tp.compile(STUDENT, trainset=target.train)
+    assert compiled.detailed_results.winner.instructions["self"] == compiled.signature.instructions
+    assert isinstance(deaf.heard[-1], Compiled) and isinstance(others[-1], Compiled)
+    assert "server is gone" in caplog.text and not any(isinstance(event, Failed) for event in others)
+
+
+def test_a_result_that_cannot_be_saved_is_a_failure_to_all_who_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError("no space left on device")
+
+    world = World(3)
+    sources, target = tasks_of(world, SETTING)
+    events: list[Event] = []
+    tp = optimiser(world, SETTING, rounds=1, listeners=[events.append])
+    tp.run_dir = tmp_path
+    with dspy.context(adapter=InstructionAdapter()):
+        monkeypatch.setattr("tp_dspy.runs.delivery.save_program", full)
+        with pytest.raises(OSError, match="no space"):
+            tp.compile(STUDENT, trainset=target.train)
+        assert isinstance(events[-1], Failed)
+        assert not any(isinstance(event, Compiled) for event in events)
+        monkeypatch.setattr("tp_dspy.runs.source_prompts.SourcePrompts.save", full)
+        with pytest.raises(OSError, match="no space"):
+            tp.construct_source_prompts(STUDENT, source_tasks=sources)
+        assert isinstance(events[-1], Failed)
+
+
+def test_an_earlier_result_with_another_winner_is_kept(tmp_path: Path) -> None:
+    world = World(3)
+    _, target = tasks_of(world, SETTING)
+
+    def compile(rounds: int, **more: Any) -> TransferResult:
+        tp = optimiser(world, SETTING, rounds=rounds, **more)
+        tp.run_dir = tmp_path
+        with dspy.context(adapter=InstructionAdapter()):
+            found: TransferResult = tp.compile(STUDENT, trainset=target.train).detailed_results
+        return found
+
+    def interrupt(event: Event) -> None:
+        if event.kind == "phase":
+            raise KeyboardInterrupt
+
+    first = compile(2)
+    assert first.winner.id != first.original.id
+    compile(2)
+    assert not list(tmp_path.glob("earlier-*"))  # the same again
+    assert compile(3, listeners=[interrupt]).stopped == "interrupted"
+    assert TransferResult.load(tmp_path / "earlier-result.json").winner.id == first.winner.id
+    assert dspy.Predict("question -> answer").load(tmp_path / "earlier-program.json") is None
+    assert TransferResult.load(tmp_path / "result.json").winner.id == first.original.id
+    # One that cannot be read is not ours to lose either.
+    (tmp_path / "result.json").write_text("{}")
+    compile(1)
+    assert (tmp_path / "earlier-result.json").read_text() == "{}"
+
+
 def test_half_a_character_in_the_data_does_not_lose_a_paid_result(tmp_path: Path) -> None:
     world = World(3)
     _, target = tasks_of(world, SETTING)

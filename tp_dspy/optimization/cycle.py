@@ -163,6 +163,7 @@ class _Phase:
     worth: PhaseScore
     history: History = field(init=False)
     dropped: list[Candidate] = field(default_factory=list)
+    unfinished: list[Candidate] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
     stopped: str = "all rounds done"
     usage: Usage = field(default_factory=Usage)
@@ -176,6 +177,7 @@ class _Phase:
             ranked=tuple(ranked),
             history=tuple(self.history),
             dropped=tuple(self.dropped),
+            unfinished=tuple(self.unfinished),
             proposals=tuple(self.proposals),
             stopped=self.stopped,
             scorer_usage=self.usage,
@@ -190,6 +192,7 @@ class _Phase:
         self.cycle.listener(event)
 
     def tell_round(self, round: int, finalists: int) -> None:
+        self.tell_spent()
         self.tell(RoundEnded(self.name, round, self.result(self.by_search_score(finalists))))
 
     def tell_spent(self) -> None:
@@ -216,7 +219,7 @@ class _Phase:
         Raises:
             HaltedError: If the race was halted, after what it had found out was recorded.
         """
-        reached, dropped, halted = race(
+        ended = race(
             candidates,
             self.search,
             rule=self.cycle.racing,
@@ -225,13 +228,15 @@ class _Phase:
             decides=lambda share, kept, out: self.tell(Decided(self.name, share, kept, out)),
             incumbents=[scored.candidate for scored in self.history.complete()[:finalists]],
         )
-        self.dropped += [standing.candidate for standing in dropped]
+        dropped, unfinished = ([entry.candidate for entry in some] for some in (ended.dropped, ended.unfinished))
+        self.dropped += dropped
+        self.unfinished += unfinished
         # All are recorded before anybody is told: a listener may be interrupted, and then nothing paid for is lost.
-        for scored in self.history.record(reached, dropped, round):
-            self.tell(CandidateScored(self.name, scored, scored.candidate in self.dropped))
-        if halted is not None:
-            raise HaltedError(halted)
-        self.tell_spent()
+        for scored in self.history.record(ended.reached, [*ended.dropped, *ended.unfinished], round):
+            out = scored.candidate in dropped
+            self.tell(CandidateScored(self.name, scored, out, complete=not out and scored.candidate not in unfinished))
+        if ended.halted is not None:
+            raise HaltedError(ended.halted)
 
     def outcomes(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:
         """Have candidates scored on a panel; what is known already is not scored again."""

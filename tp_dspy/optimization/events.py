@@ -115,11 +115,18 @@ class Decided(Event):
 
 @dataclass(frozen=True)
 class CandidateScored(Event):
-    """A candidate joined the history; `dropped` if not on all examples."""
+    """A candidate joined the history.
+
+    Attributes:
+        scored: The candidate and its score.
+        dropped: Whether the race dropped it.
+        complete: Whether it has met all examples: not when it was dropped, nor when the race was halted before.
+    """
 
     kind: ClassVar[str] = "scored"
     scored: ScoredCandidate
     dropped: bool
+    complete: bool = True
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class _Entry:
     Attributes:
         scored: The candidate.
         standing: Its outcomes.
-        draws: Resampled scores of shape (tasks, resamples); None for one that a race dropped.
+        draws: Resampled scores of shape (tasks, resamples); None for one that has not met all examples.
         level: Its score at the level of those that have met all examples.
         share: The share of the examples that it has met.
     """
@@ -65,12 +65,12 @@ class History:
     def __getitem__(self, candidate: Candidate) -> ScoredCandidate:
         return self._entries[candidate.id].scored
 
-    def record(self, reached: Sequence[Standing], dropped: Sequence[Standing], round: int) -> list[ScoredCandidate]:
+    def record(self, reached: Sequence[Standing], partial: Sequence[Standing], round: int) -> list[ScoredCandidate]:
         """Take in the outcome of a race, and weigh everything anew.
 
         Args:
             reached: Those that have met all examples.
-            dropped: Those that have not.
+            partial: Those that have not.
             round: The round.
 
         Returns:
@@ -79,10 +79,10 @@ class History:
         for standing in reached:
             scored, draws = self.worth.measured(standing, round)
             self._keep(_Entry(scored, standing, draws, scored.score))
-        for standing in dropped:
+        for standing in partial:
             self._keep(self._partial(standing, round))
         self._weigh()
-        return [self[standing.candidate] for standing in (*reached, *dropped)]
+        return [self[standing.candidate] for standing in (*reached, *partial)]
 
     def ranked(self) -> list[ScoredCandidate]:
         """List everything, best first; of equals, the one that came first (so the original wins ties).

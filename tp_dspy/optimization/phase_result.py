@@ -36,6 +36,7 @@ class PhaseResult:
             last example.
         history: Everything that was scored on the search panel, in order of arrival.
         dropped: Those of them that a race dropped, which have met fewer examples.
+        unfinished: Those of them that were in a race when it was halted, which have met fewer examples, too.
         proposals: Every reply of the reference LM.
         stopped: Why the phase ended.
         scorer_usage: What the scorer LM cost.
@@ -58,6 +59,7 @@ class PhaseResult:
     search: Mapping[str, int] = field(default_factory=dict)
     selection: Mapping[str, int] | None = None
     finals: Finals | None = None
+    unfinished: tuple[Candidate, ...] = ()
 
     @property
     def best(self) -> ScoredCandidate:

@@ -66,7 +66,8 @@ class PhasePlan:
         population: To score the first population.
         proposals: To score what is proposed.
         selection: To choose among the finalists.
-        reference_calls: Calls of the reference LM.
+        reference_calls: Calls of the reference LM, the check before the first phase aside; a round none of whose
+            replies can be used is asked once more.
     """
 
     phase: str
@@ -103,4 +104,7 @@ class PhasePlan:
         """Say it in one line; `runs` is how often the program runs for each pair."""
         parts = [f"{p.phase} phase {p.scorer_calls} scorer and {p.reference_calls} reference calls" for p in plans]
         again = f", each with {runs} runs of the program" if runs > 1 else ""
-        return f"At most: {'; '.join(parts)}; {sum(p.scorer_calls for p in plans)} scorer calls in all{again}."
+        said = f"At most: {'; '.join(parts)}; {sum(p.scorer_calls for p in plans)} scorer calls in all{again}."
+        if not any(plan.reference_calls for plan in plans):
+            return said
+        return f"{said} The reference LM is checked with one call more, and asked twice where no reply can be used."

@@ -26,6 +26,7 @@ __all__ = [
     "ExpectedGain",
     "FullScoring",
     "PairedBootstrap",
+    "RaceResult",
     "Racing",
     "expected_level",
     "race",
@@ -282,6 +283,23 @@ def _first_worth(ends: FloatArray, keep: int, price: float) -> int:
     return last
 
 
+@dataclass(frozen=True)
+class RaceResult:
+    """How a race ended.
+
+    Attributes:
+        reached: The standings of those that met all examples.
+        dropped: Of those that the rule dropped, on the examples that they had met by then.
+        unfinished: Of those that were still in it when it was halted, on the examples of the last step that was done.
+        halted: Why it was halted; None when it was not.
+    """
+
+    reached: Sequence[Standing] = ()
+    dropped: Sequence[Standing] = ()
+    unfinished: Sequence[Standing] = ()
+    halted: str | None = None
+
+
 def race(
     candidates: Sequence[Candidate],
     panel: Panel,
@@ -291,7 +309,7 @@ def race(
     outcomes: Callable[[Sequence[Candidate], Panel], Sequence[Standing]],
     incumbents: Sequence[Candidate] = (),
     decides: Callable[[float, Sequence[Candidate], Sequence[Candidate]], None] = lambda share, kept, dropped: None,
-) -> tuple[list[Standing], list[Standing], str | None]:
+) -> RaceResult:
     """Run a race.
 
     Args:
@@ -303,10 +321,6 @@ def race(
         incumbents: The best of earlier races on the same panel.
         decides: Told, after each step but the last, the share of the examples that were met, who of the candidates goes
             on, and who does not.
-
-    Returns:
-        The standings of those that reached the end; of those that did not, with fewer outcomes: dropped by the rule, or
-        still in it when the race was halted; and why it was, None when it was not.
 
     Raises:
         ConfigurationError: If the rule breaks its contract.
@@ -321,10 +335,11 @@ def race(
         try:
             standings = list(outcomes([*rivals, *alive], met))
         except HaltedError as halt:
-            return [], [*dropped, *(standing for standing in own if standing.candidate in alive)], halt.reason
+            unfinished = [standing for standing in own if standing.candidate in alive]
+            return RaceResult(dropped=dropped, unfinished=unfinished, halted=halt.reason)
         own = standings[len(rivals) :]
         if share == 1:
-            return own, dropped, None
+            return RaceResult(own, dropped)
         kept = set(rule.survivors(on_common_examples(standings), share, worth)) & {*rivals, *alive}
         if not kept:
             raise ConfigurationError(
@@ -336,7 +351,7 @@ def race(
         decides(share, alive, [standing.candidate for standing in out])
         if not alive:
             break
-    return [], dropped, None
+    return RaceResult(dropped=dropped)
 
 
 def step_ends(sizes: Mapping[str, int], checkpoints: Sequence[float]) -> list[dict[str, int]]:

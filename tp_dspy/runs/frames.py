@@ -82,11 +82,13 @@ def mean_metrics(record: CandidateRecord) -> dict[str, float]:
 
 
 def fate(record: CandidateRecord, phase: PhaseRecord) -> str:
-    """Say what became of a candidate of a phase's search: "winner", "finalist", "scored" or "dropped"."""
+    """Say what became of a candidate of a phase's search: "winner", "finalist", "scored", "dropped" or "unfinished"."""
     if phase.ranked and record.id == phase.ranked[0].id:
         return "winner"
     if any(record.id == finalist.id for finalist in phase.ranked):
         return "finalist"
+    if record.id in phase.unfinished:
+        return "unfinished"
     return "dropped" if record.id in phase.dropped else "scored"
 
 

@@ -94,6 +94,7 @@ class PhaseRecord(Record):
         ranked: The finalists, best first, with their scores on the selection panel.
         history: Every candidate scored on the search panel, in order of arrival.
         dropped: Ids of those that a race dropped before they had met all examples.
+        unfinished: Ids of those that were in a race when it was halted.
         proposals: Every reply of the reference LM.
         stopped: Why the phase ended.
         scorer_usage: What the scorer LM cost.
@@ -113,6 +114,12 @@ class PhaseRecord(Record):
     interaction: float
     search: dict[str, int] = Field(default_factory=dict)
     selection: dict[str, int] | None = None
+    unfinished: list[str] = Field(default_factory=list)
+
+    @property
+    def incomplete(self) -> set[str]:
+        """Ids of those that have not met all examples: their scores are on fewer than those of the others."""
+        return {*self.dropped, *self.unfinished}
 
     @classmethod
     def of(cls, result: PhaseResult) -> PhaseRecord:
@@ -121,6 +128,7 @@ class PhaseRecord(Record):
             ranked=[CandidateRecord.of(scored) for scored in result.ranked],
             history=[CandidateRecord.of(scored) for scored in result.history],
             dropped=[candidate.id for candidate in result.dropped],
+            unfinished=[candidate.id for candidate in result.unfinished],
             proposals=[
                 ProposalRecord(
                     predictor=p.predictor,

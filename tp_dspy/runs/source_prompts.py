@@ -223,8 +223,8 @@ def _renamed(sources: SourcePrompts, matched: Mapping[str, str]) -> SourcePrompt
         p.model_copy(update={"predictor": matched[p.predictor], "candidate": ids.get(p.candidate or "", p.candidate)})
         for p in phase.proposals
     ]
-    dropped = [ids.get(id, id) for id in phase.dropped]
-    moved = {"history": history, "ranked": ranked, "proposals": proposals, "dropped": dropped}
+    partial = {name: [ids.get(id, id) for id in getattr(phase, name)] for name in ("dropped", "unfinished")}
+    moved = {"history": history, "ranked": ranked, "proposals": proposals, **partial}
     original, prompts = renamed(sources.original), [renamed(record) for record in sources.prompts]
     return sources.model_copy(
         update={"original": original, "prompts": prompts, "phase": phase.model_copy(update=moved)}
@@ -264,6 +264,7 @@ def _merged(first: SourcePrompts, second: SourcePrompts) -> SourcePrompts:
         ranked=ranked,
         history=history,
         dropped=[*first.phase.dropped, *(id for id in second.phase.dropped if id not in old)],
+        unfinished=[*first.phase.unfinished, *(id for id in second.phase.unfinished if id not in old)],
         proposals=[*first.phase.proposals, *second.phase.proposals],
         stopped="merged",
         scorer_usage=first.phase.scorer_usage + second.phase.scorer_usage,
