@@ -159,3 +159,15 @@ def world(shell: Shell) -> World:
 def small() -> list[str]:
     """Options that keep a compile small."""
     return ["--examples", "3", "--rounds", "1", "--proposals", "1", "--top-k", "1", "--threads", "4"]
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots have tests of their own, and take seconds."""
+    monkeypatch.setattr("tp_dspy.report.page._figures", lambda result: [])
+
+
+@pytest.fixture
+def swift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches a run is soon sure that nobody works on it any more."""
+    monkeypatch.setattr("tp_dspy.cli.watching.SETTLING", 0.15)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tp_dspy.cli import options as o
+from tp_dspy.cli.folders import at_work
 from tp_dspy.cli.output import INTERRUPTED, Debug, Json, Output, reporting
-from tp_dspy.cli.settings import Budgets, Effort, Job, LMs, Run, Scoring
+from tp_dspy.cli.settings import RUN_FILE, RUNNING, Budgets, Effort, Job, LMs, Run, Scoring
 
 if TYPE_CHECKING:
     from tp_dspy.experiment import Report
@@ -83,7 +85,7 @@ def resume(
         given = {name: value for name, value in more.model_dump().items() if value is not None}
         budgets = record.job.budgets.model_copy(update=given)
         job = record.job.model_copy(update={"budgets": budgets})
-        carry_out(record.model_copy(update={"job": job, "state": "running"}), run, shown)
+        carry_out(record.model_copy(update={"job": job, "state": RUNNING}), run, shown)
 
 
 def carry_out(record: Run, out: Path, shown: Output) -> None:
@@ -95,21 +97,29 @@ def carry_out(record: Run, out: Path, shown: Output) -> None:
         shown: Where to show it.
 
     Raises:
+        JournalError: If another process works on the run.
         typer.Exit: With `INTERRUPTED`, after Ctrl-C: what was written is the best so far.
     """
     from tp_dspy.progress import LiveProgress
 
     job = record.job
-    program = job.student()
-    with job.lms.configured(program) as lm, LiveProgress(shown.remarks) as live:
-        experiment = job.experiment(out, [live], program, lm)
-        # Whatever is wrong shows now, before there is a run to go on with.
-        experiment.plan()
-        if job.lms.scorer == "embedded":
-            shown.remark(_TOY, "yellow")
-        record.keep(out)
-        report = experiment.run()
-    record.model_copy(update={"state": report.result.stopped}).keep(out)
+    with contextlib.ExitStack() as held:
+        # A run that is taken up again is held from the start: whoever watches it is not to think that it broke off.
+        known = (out / RUN_FILE).is_file()
+        if known:
+            held.enter_context(at_work(out))
+        program = job.student()
+        with job.lms.configured(program) as lm, LiveProgress(shown.remarks) as live:
+            experiment = job.experiment(out, [live], program, lm)
+            # Whatever is wrong shows now, before there is a run to go on with.
+            experiment.plan()
+            if job.lms.scorer == "embedded":
+                shown.remark(_TOY, "yellow")
+            if not known:
+                held.enter_context(at_work(out))
+            record.keep(out)
+            report = experiment.run()
+        record.model_copy(update={"state": report.result.stopped}).keep(out)
     show_report(report, shown, job.program, job.lms)
     shown.document(report.to_dict())
     exit_if_interrupted(report.result.stopped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,11 +72,19 @@ def demo(
 
 
 def _run(runner: Demo, shown: Output) -> Report:
+    from tp_dspy.cli.folders import at_work
+    from tp_dspy.optimization.events import Event, Planned
     from tp_dspy.progress import LiveProgress
 
     tasks, target = runner.load()
     shown.remark(f"Sources: {', '.join(task.name for task in tasks)}. Target: {target.name}.")
     shown.remark(f"Scorer LM: {runner.scorer_lm.model}. Reference LM: {runner.reference_lm.model}.")
-    with LiveProgress(shown.remarks, summary=False) as live:
-        runner.listeners = [live]
+    with LiveProgress(shown.remarks, summary=False) as live, contextlib.ExitStack() as held:
+
+        def hold(event: Event) -> None:
+            # Not before: what is wrong with the options shows first, and leaves no folder.
+            if isinstance(event, Planned):
+                held.enter_context(at_work(runner.out))
+
+        runner.listeners = [live, hold]
         return runner.run(tasks, target)

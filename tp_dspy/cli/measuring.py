@@ -148,7 +148,7 @@ def _overridden(context: typer.Context, record: R, given: R, **names: str) -> R:
 
 
 def _compiled(folder: Path) -> Path:
-    from tp_dspy.cli.runs import why_no_result
+    from tp_dspy.cli.folders import why_no_result
     from tp_dspy.errors import ConfigurationError
 
     path = folder / "program.json"

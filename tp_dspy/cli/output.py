@@ -47,7 +47,7 @@ _HINTS = {
     r"targets are named": "each --target once; a file goes by its name without the suffix",
     r"`mapping`": "take a program with the same predictors; a mapping can be given in Python only",
     r"seed_instructions": "the same program with the same --instruction in both runs of `sources make`",
-    r"run_dir": "the folder of a run is --out, or --run-dir of `sources make`",
+    r"(?<!same )run_dir": "the folder of a run is --out, or --run-dir of `sources make`",
 }
 
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tp_dspy.cli import watching
+from tp_dspy.cli.folders import (
+    RESULT,
+    SOURCE_PROMPTS,
+    is_busy,
+    is_of_a_run,
+    result_file,
+    why_no_result,
+    written,
+)
 from tp_dspy.cli.output import Debug, Json, Output, reporting
+from tp_dspy.cli.settings import RUN_FILE, RUNNING, Run
+from tp_dspy.errors import ArtifactError, ConfigurationError
 
 if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult
 
-__all__ = ["register", "why_no_result"]
-
-# What tells the folder of a run, of a command or of Python code, that has found nothing yet.
-_OF_A_RUN = ("run.json", "journal.sqlite", "result.json", "so_far.json")
+__all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,10 +41,10 @@ def runs(
 ) -> None:
     """List the runs in a folder: what they were asked for, how far they are, what they gained."""
     with reporting(as_json, debug) as shown:
-        found = [_row(path.parent) for path in sorted(folder.glob("**/result.json"))]
+        found = [_row(path.parent) for path in sorted(folder.glob(f"**/{RESULT}"))]
         known = {row["run"] for row in found}
         found += [
-            _row(path.parent) for path in sorted(folder.glob("**/run.json")) if path.parent.as_posix() not in known
+            _row(path.parent) for path in sorted(folder.glob(f"**/{RUN_FILE}")) if path.parent.as_posix() not in known
         ]
         shown.show(_listing(found) if found else f"There are no runs in {folder.as_posix()}.")
         shown.document({"runs": found})
@@ -58,110 +66,58 @@ def report(
 ) -> None:
     """Show what a run found, in words here and as a page: prompts, gain, held-out table, plots, candidates, cost."""
     with reporting(as_json, debug) as shown:
-        from tp_dspy.errors import ConfigurationError
         from tp_dspy.runs.artifacts import TransferResult
         from tp_dspy.runs.tables import result_sheet
 
         if watch and not page:
             raise ConfigurationError("--watch writes the page, which --no-page leaves out. Take one of them.")
-        target = out if out is not None else (run if run.is_dir() else run.parent) / "report.html"
+        run = _resolved(run, watch)
+        place = out if out is not None else (run if run.is_dir() else run.parent) / "report.html"
+        path = result_file(run, is_busy(run))
+        if path is None and not (watch and is_of_a_run(run)):
+            raise _nothing(run)
+        if page:
+            watching.check_place(place)
+        found = TransferResult.load(path) if path is not None and not watch else None
         if watch:
-            _watch(run, target, every, shown)
-        path = _result_file(run)
-        if path is None:
-            raise ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
-        result = TransferResult.load(path)
-        shown.show(result_sheet(result, top).drawn())
+            found = watching.watch(run, place, every, shown)
+        if found is None:
+            raise _nothing(run)
+        shown.show(result_sheet(found, top).drawn())
         if page and not watch:
-            _write(result, target, None, shown)
-        shown.document(result.model_dump() | {"page": target.as_posix() if page else None})
+            watching.write(found, place, None, shown)
+        _tell_of_more(run, found, shown)
+        shown.document(found.model_dump() | {"page": place.as_posix() if page else None})
 
 
-def _result_file(run: Path) -> Path | None:
-    """Find the file with what a run found, or has found so far; the later one, where a run was taken up again."""
+def _resolved(run: Path, watch: bool) -> Path:
+    """Give the folder in the place of the file of what was found so far, which goes when the result comes."""
     from tp_dspy.runs.snapshots import SNAPSHOT
 
-    there = [run] if run.is_file() else [path for path in (run / "result.json", run / SNAPSHOT) if path.is_file()]
-    return max(there, key=_written, default=None)
+    return run.parent if run.name == SNAPSHOT and (watch or not run.is_file()) else run
 
 
-def _written(path: Path) -> int:
-    """Say when a file was written, in nanoseconds; 0 where it is gone."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+def _nothing(run: Path) -> ConfigurationError:
+    return ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
 
 
-def _watch(run: Path, page: Path, every: float, shown: Output) -> None:
-    """Write the page whenever there is more to see, until the run has ended or Ctrl-C."""
-    from tp_dspy.errors import ConfigurationError
+def _tell_of_more(run: Path, result: TransferResult, shown: Output) -> None:
+    """Say what else there is beside the result that was shown."""
+    from tp_dspy.runs.snapshots import RUNNING, SNAPSHOT
 
-    if not run.is_file() and not any((run / name).exists() for name in _OF_A_RUN):
-        raise ConfigurationError(f"{run.as_posix()!r} holds no result: {why_no_result(run)}.")
-    shown.remark(f"Watching {run.as_posix()}; Ctrl-C ends it.", "dim")
-    before, result, ended = 0, None, False
-    try:
-        while not ended:
-            path = _result_file(run)
-            now, ended = (0, False) if path is None else (_written(path), _has_ended(run, path))
-            if path is not None and (now != before or ended):
-                found = _loaded(path)
-                if found is not None:
-                    _write(found, page, None if ended else every, shown, again=result is not None)
-                    before, result = now, found
-            if not ended:
-                time.sleep(every)
-    except KeyboardInterrupt:
-        if result is not None:
-            _write(result, page, None, shown, again=True)  # Nobody writes it any more: it need not look for that.
-        raise
-
-
-def _loaded(path: Path) -> TransferResult | None:
-    """Read a result; None where the file of what was found so far has just given way to the result."""
-    from tp_dspy.runs.artifacts import TransferResult
-
-    try:
-        return TransferResult.load(path)
-    except FileNotFoundError:
-        return None
-
-
-def _has_ended(run: Path, path: Path) -> bool:
-    """Say whether nothing more will come; a command goes on after its compile, to measure on held-out examples."""
-    from tp_dspy.cli.settings import RUN_FILE, Run
-    from tp_dspy.runs.snapshots import SNAPSHOT
-
-    if run.is_file():
-        return path.name != SNAPSHOT
-    if path.name == SNAPSHOT:
-        return False
-    return not (run / RUN_FILE).is_file() or Run.load(run / RUN_FILE).state != "running"
-
-
-def _write(result: TransferResult, page: Path, refresh: float | None, shown: Output, *, again: bool = False) -> None:
-    from tp_dspy.report.page import write_page
-
-    write_page(result, page, refresh=refresh)
-    if not again:
-        shown.remark(f"The page is {page.as_posix()}.")
-
-
-def why_no_result(folder: Path) -> str:
-    """Say why a folder holds no result, and what to do."""
-    if not (folder / "run.json").is_file():
-        return "it is no run; `tp-dspy runs` lists those there are"
-    state = _row(folder)["state"]
-    if state == "running":
-        return "it is running; wait until it has ended"
-    return f"it is {state}; `tp-dspy resume {folder.as_posix()}` goes on with it"
+    later, made = run / SNAPSHOT, run / SOURCE_PROMPTS
+    if result.stopped != RUNNING and written(later) > written(run / RESULT):
+        shown.remark(
+            "This is the result of an earlier run. A later one in the same folder has not ended; how far it came: "
+            f"`tp-dspy report {later.as_posix()}`.",
+            "yellow",
+        )
+    if result.stopped != RUNNING and result_file(run, busy=False) is None and made.is_file():
+        shown.remark(f"The source prompts are made; `tp-dspy sources show {made.as_posix()}` shows them.")
 
 
 def _row(folder: Path) -> dict[str, Any]:
     """Say what is known of a run folder."""
-    from tp_dspy.cli.settings import RUN_FILE, Run
-    from tp_dspy.errors import ArtifactError
     from tp_dspy.runs.artifacts import TransferResult
 
     row: dict[str, Any] = {"run": folder.as_posix(), "state": "?", "program": None, "target": None}
@@ -169,9 +125,10 @@ def _row(folder: Path) -> dict[str, Any]:
         if (folder / RUN_FILE).is_file():
             run = Run.load(folder / RUN_FILE)
             row |= {"program": run.job.program, "target": run.job.target, "created": run.created, "state": run.state}
-            row["state"] = "unfinished" if run.state == "running" and not _is_busy(folder) else run.state
-        if (folder / "result.json").is_file():
-            result = TransferResult.load(folder / "result.json")
+            broken_off = run.state == RUNNING and is_busy(folder) is False
+            row["state"] = "unfinished" if broken_off else run.state
+        if (folder / RESULT).is_file():
+            result = TransferResult.load(folder / RESULT)
             gain = result.winner.score - result.original.score
             row |= {
                 "original": _number(result.original.score),
@@ -184,20 +141,6 @@ def _row(folder: Path) -> dict[str, Any]:
     except ArtifactError as error:
         row["state"] = f"cannot be read: {error}"
     return row
-
-
-def _is_busy(folder: Path) -> bool:
-    """Say whether a process is writing to a run folder."""
-    import filelock
-
-    lock = filelock.FileLock(folder / "journal.sqlite.lock")
-    if not (folder / "journal.sqlite.lock").exists():
-        return False
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
 
 
 def _number(value: float) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import dspy
 from pydantic import Field
 
-from tp_dspy.errors import ConfigurationError
+from tp_dspy.errors import ArtifactError, ConfigurationError
 from tp_dspy.runs.artifacts import Artifact
 from tp_dspy.runs.records import Record
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Budgets", "Effort", "Job", "LMs", "Run", "Scoring"]
 
 RUN_FILE = "run.json"
+RUNNING = "running"
+"""State of a run whose command has not ended, or was ended before it could say so."""
 
 
 class LMs(Record):
@@ -270,7 +272,7 @@ class Run(Artifact):
     format: Literal["tp_dspy.run"] = "tp_dspy.run"
     settings: dict[str, Any] = Field(default_factory=dict)
     job: Job
-    state: str = "running"
+    state: str = RUNNING
 
     _format: ClassVar[str] = "tp_dspy.run"
 
@@ -280,13 +282,20 @@ class Run(Artifact):
 
         Raises:
             ConfigurationError: If it is no run folder of the command line.
+            ArtifactError: If what it keeps cannot be read.
         """
         path = folder / RUN_FILE
         if not path.is_file():
             raise ConfigurationError(
                 f"{str(folder)!r} is no folder of a run: it has no {RUN_FILE}. `tp-dspy runs` lists those there are."
             )
-        return cls.load(path)
+        try:
+            return cls.load(path)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"The record of the run cannot be read: {error} The command that began the run writes it anew, with "
+                f"--out {folder.as_posix()}; what was paid for is in the journal, and is not paid for again."
+            ) from error
 
     def keep(self, folder: Path) -> None:
         """Write it to a run folder."""

@@ -74,7 +74,8 @@ class Journal:
         # The lock is the operating system's, and goes with the process, however that ends.
         self._lock = filelock.FileLock(f"{self.path}.lock")
         try:
-            self._lock.acquire(timeout=0)
+            # Whoever watches the run looks whether it is held, for an instant.
+            self._lock.acquire(timeout=1)
         except filelock.Timeout:
             raise JournalError(
                 f"{self.path} is in use by another process. Wait until it has ended, or choose another run_dir."
