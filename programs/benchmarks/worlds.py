@@ -133,7 +133,8 @@ class World:
         return letter, 0.4 + 0.5 * uniform("sure", question) if correct else 0.3 + 0.4 * uniform("unsure", question)
 
     def _reply(self, prompt: PromptView) -> Reply:
-        instruction, _, block = prompt.user.partition("\n\n")
+        # From the right, as an instruction may hold blank lines.
+        instruction, _, block = prompt.user.rpartition("\n\n")
         answer = self.answer(block.removeprefix("Question: ").split("\nAnswer:")[0], instruction)
         if answer is None:
             return Reply("It depends on what you mean by that.", [("It depends on what you mean by that.", -1.0, {})])

@@ -1,0 +1,98 @@
+"""Run the cells that are missing, then show the tables of those that are there."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import dspy
+
+from programs.benchmarks.peers import methods
+from programs.benchmarks.peers.bench import Bench, Cell, Setting
+from programs.benchmarks.peers.figures import Table, read
+from programs.benchmarks.peers.suite import QUICK, SUITE, Target
+from programs.benchmarks.peers.tables import markdown, write
+
+_MAIN = ("original", "by_hand", "general", "opro", "copro", "miprov2", "gepa", "simba", "capo", "scratch", "at_hand")
+
+
+def main() -> None:
+    """Run it."""
+    args = _arguments()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    targets = [t for t in (QUICK if args.quick else SUITE) if not args.target or t.name in args.target]
+    setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.examples, args.test)
+    if not args.table:
+        _run(args, setting, targets)
+    cells = read(args.cells or args.out / setting.key)
+    table = Table([cell for cell in cells if cell["target"] in {t.name for t in targets}], args.methods)
+    if not table.blocks:
+        raise SystemExit("There is no target and seed that all methods were run on; name fewer --methods.")
+    print(markdown(table))
+    written = write(table, args.out / setting.key / "tables")
+    _say(f"Written: {', '.join(path.as_posix() for path in written)}")
+
+
+def _run(args: argparse.Namespace, setting: Setting, targets: list[Target]) -> None:
+    """Run what is missing."""
+    # What an LM has said once is asked for no more, by whichever optimiser.
+    dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
+    bench = Bench(setting, args.out, args.threads, args.lm_threads)
+    end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
+    # Seed by seed and target by target, so that a table that was broken off compares the methods on the same.
+    todo = [
+        (Cell(target.name, name, seed), target)
+        for seed in range(args.seeds)
+        for target in targets
+        for name in args.methods
+    ]
+    for number, (cell, target) in enumerate(todo, start=1):
+        if bench.known(cell) is not None or time.monotonic() > end:
+            continue
+        lacks = methods.missing(cell.method)
+        if lacks is not None:
+            _say(f"{cell.method} needs {lacks}: left out")
+            continue
+        found = bench.run(cell, target)
+        took = f"{found['pairs']} pairs, {found['runs']} runs, {found['reference_replies']} replies"
+        where = f"[{number}/{len(todo)}] {cell.target}, seed {cell.seed}, {cell.method}"
+        _say(f"{where}: ended {found['ended']}; {took}, {found['seconds']:.0f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="programs.benchmarks.peers", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two small targets that ship with the library")
+    parser.add_argument("--lm", default="embedded", help="scorer: 'embedded', a .gguf file, or provider/model")
+    parser.add_argument("--reference-lm", help="by default the same")
+    parser.add_argument("--methods", nargs="+", default=list(_MAIN), choices=list(methods.METHODS), metavar="METHOD")
+    parser.add_argument("--target", nargs="+", help="some of the targets")
+    parser.add_argument("--budget", type=int, help="scorer calls of a compile (default 200; 120 with --quick)")
+    parser.add_argument("--examples", type=int, help="examples to search on, and as many to choose on (20; 10)")
+    parser.add_argument("--test", type=int, help="held-out questions, at most (default 60; 40 with --quick)")
+    parser.add_argument("--seeds", type=int, help="default 3; 1 with --quick")
+    parser.add_argument("--threads", type=int, default=4, help="concurrent calls (default 4)")
+    parser.add_argument("--lm-threads", type=int, help="CPU threads of a local LM; 1 where other work goes on")
+    parser.add_argument("--table", action="store_true", help="run nothing: the tables of the cells that are there")
+    parser.add_argument("--cells", type=Path, help="a file of cells, one in a line, in the place of --out's")
+    parser.add_argument("--minutes", type=float, help="begin no further cell after so many")
+    parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="default runs/peers")
+    args = parser.parse_args()
+    usual = {"budget": 120, "examples": 10, "test": 40, "seeds": 1} if args.quick else {}
+    usual = {"budget": 200, "examples": 20, "test": 60, "seeds": 3} | usual
+    for name, value in usual.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""A cell: one optimiser on one target with one seed. It is run once, measured on held-out questions, and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.utils.callback import BaseCallback
+
+from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
+from programs.benchmarks.peers.methods import METHODS, Job
+from programs.benchmarks.peers.student import Answer
+from programs.benchmarks.peers.suite import Target
+from tp_dspy import ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
+from tp_dspy.errors import LMUnavailableError, ScoringFailedError
+from tp_dspy.lms.specs import ANSWER_TOKENS, is_local
+from tp_dspy.runs.folders import file_name, write_whole
+from tp_dspy.tasks.loading import load_task
+from tp_dspy.tasks.splitting import stratified_order
+
+__all__ = ["Bench", "Cell", "Setting"]
+
+logger = logging.getLogger(__name__)
+
+_CONTEXT = 4096
+_INSTRUCTION_TOKENS = 384
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a table share.
+
+    Attributes:
+        scorer: The scorer LM: "embedded", a GGUF file, or a model of DSPy's.
+        reference: The reference LM, likewise.
+        budget: Scorer calls of a compile: distinct pairs of prompt and example.
+        examples: Examples in each of the two splits that a compile gets.
+        test: Held-out questions, at most.
+    """
+
+    scorer: str
+    reference: str
+    budget: int
+    examples: int
+    test: int
+
+    @property
+    def key(self) -> str:
+        """A name for files: LMs by the stem of their files."""
+        lms = [Path(lm).stem if is_local(lm) else lm for lm in (self.scorer, self.reference)]
+        return file_name(f"{'-'.join(dict.fromkeys(lms))}-{self.budget}-{self.examples}-{self.test}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table."""
+
+    target: str
+    method: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Its file."""
+        return f"{file_name(self.target)}-{self.method}-{self.seed}.json"
+
+
+class _Asked(BaseCallback):  # type: ignore[misc]
+    """Counts the replies that the reference LM was asked for."""
+
+    def __init__(self) -> None:
+        self.replies = 0
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        if getattr(instance, "is_reference", False):
+            self.replies += int((inputs.get("kwargs") or {}).get("n") or 1)
+
+
+class Bench:
+    """Runs cells, and knows those that were run.
+
+    Args:
+        setting: What the cells share.
+        out: Where they are kept: outcomes, never questions.
+        threads: Concurrent calls.
+        lm_threads: CPU threads of a local LM; by default all.
+        lms: Scorer and reference LM at hand, in the place of those that the setting names.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        out: Path,
+        threads: int,
+        lm_threads: int | None = None,
+        lms: tuple[dspy.LM, dspy.LM] | None = None,
+    ) -> None:
+        self.setting, self.out, self.threads = setting, out, threads
+        self.folder = out / setting.key
+        self.objective = ObjectiveEvaluator()
+        self.scorer, self.reference = lms or _lms(setting, threads, lm_threads)
+        self.reference.is_reference = True
+
+    def known(self, cell: Cell) -> dict[str, Any] | None:
+        """Give a cell that was run."""
+        path = self.folder / cell.file
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def run(self, cell: Cell, target: Target) -> dict[str, Any]:
+        """Run a cell and keep it.
+
+        Raises:
+            LMUnavailableError, ScoringFailedError: If an LM is not there, which says nothing of any optimiser.
+        """
+        method = METHODS[cell.method]
+        task, test = self._examples(target.name, cell.seed)
+        splits = {"train": task.train, "validation": task.validation, "all": [*task.train, *task.validation]}
+        budget = self.setting.budget if method.searches else None
+        meter = Meter(Answer(), self.objective, {name: splits[name] for name in method.splits}, budget)
+        asked = _Asked()
+        job = Job(
+            student=Answer(),
+            target=task,
+            sources=[self._examples(name, cell.seed)[0] for name in target.sources],
+            prompts=lambda: self._source_prompts(target, cell.seed),
+            by_hand=target.by_hand,
+            metric=self.objective,
+            scorer=self.scorer,
+            reference=self.reference,
+            meter=meter,
+            budget=self.setting.budget,
+            seed=cell.seed,
+            threads=self.threads,
+        )
+        started = time.monotonic()
+        with self._configured([meter, asked]):
+            ended, prompt = self._compile(job, cell.method)
+        seconds = time.monotonic() - started
+        with self._configured([]):
+            measured = self._measure(meter, [*(p for _, p in meter.incumbents), prompt], test)
+        found = {
+            **asdict(cell),
+            "setting": asdict(self.setting) | {"scorer": self.scorer.model, "reference": self.reference.model},
+            "ended": ended,
+            "settings": job.settings,
+            "pairs": meter.pairs,
+            "runs": meter.runs,
+            "reference_replies": asked.replies,
+            "seconds": round(seconds, 1),
+            "incumbents": [[pairs, measured[0].index(list(p))] for pairs, p in meter.incumbents],
+            "final": measured[0].index(list(prompt)),
+            "prompts": measured[0],
+            "outcomes": measured[1],
+        }
+        text = json.dumps(found, ensure_ascii=False) + "\n"
+        write_whole(self.folder / cell.file, text.encode())
+        return json.loads(text)
+
+    def _compile(self, job: Job, name: str) -> tuple[str, Prompt]:
+        """Run an optimiser; say how it ended, and what prompt it found."""
+        method, errors = METHODS[name], list[str]()
+        for again in range(method.tries):
+            if again:
+                job.reference = self.reference.copy(rollout_id=again)
+            try:
+                with _silence():
+                    made = method.compile(job)
+                said = f"by itself, after {again} errors ({errors[-1]})" if errors else "by itself"
+                return said, job.meter.prompt(made)
+            except BudgetSpentError:
+                errors.append("budget")
+            except (LMUnavailableError, ScoringFailedError):
+                raise
+            except Exception as error:  # its own: an unparsable proposal, as a rule
+                errors.append(f"{type(error).__name__}: {str(error)[:200]}")
+                logger.info("%s ended with %s", name, errors[-1])
+            job.meter.settle()
+            if errors[-1] == "budget":
+                break
+        best = job.meter.best()
+        failed = [error for error in errors if error != "budget"]
+        said = "cut off by the budget" if errors[-1] == "budget" else "failed"
+        said += f", after {len(failed)} errors ({failed[-1]})" if failed else ""
+        return said, best if best is not None else job.meter.prompt(job.student)
+
+    def _measure(
+        self, meter: Meter, prompts: Sequence[Prompt], test: Sequence[dspy.Example]
+    ) -> tuple[list[list[Any]], list[list[Any]]]:
+        """Measure prompts on held-out questions: each once, with its outcomes in short."""
+        distinct = list(dict.fromkeys(prompts))
+        programs = {str(index): meter.program(prompt) for index, prompt in enumerate(distinct)}
+        held_out = self.objective.evaluate_all(programs, test, verbose=False, num_threads=self.threads)
+        outcomes = [
+            [[o.status, int(o.followed), o.correct, o.confidence] for o in evaluation.outcomes]
+            for evaluation in held_out.evaluations.values()
+        ]
+        return [list(prompt) for prompt in distinct], outcomes
+
+    def _examples(self, name: str, seed: int) -> tuple[Task, list[dspy.Example]]:
+        """Draw a compile's examples by the seed; the held-out questions are the same for all seeds."""
+        task = load_task(name, seed=0).split_validation(seed=0)
+        size = self.setting.examples
+        drawn = [stratified_order(split, seed=seed)[:size] for split in (task.train, task.validation)]
+        about: dict[str, Any] = {"domain": task.domain, "description": task.description, "answers": task.answers}
+        given = Task(task.name, train=drawn[0], validation=drawn[1], test=[], **about)
+        return given, stratified_order(task.test, seed=0)[: self.setting.test]
+
+    def _source_prompts(self, target: Target, seed: int) -> SourcePrompts:
+        """Make the source prompts, with a budget of its own that is as large, or read those that were made."""
+        folder = self.folder / "sources" / file_name(f"{target.name}-{seed}")
+        path = folder / "source_prompts.json"
+        if not path.exists():
+            sources = [self._examples(name, seed)[0] for name in target.sources]
+            with self._configured([]):
+                TransferPrompting(
+                    self.objective,
+                    reference_lm=self.reference,
+                    scorer_lm=self.scorer,
+                    rounds=1_000,
+                    proposals=8,
+                    examples=self.setting.examples,
+                    stop=[ScorerCalls(self.setting.budget)],
+                    num_threads=self.threads,
+                    seed=seed,
+                    run_dir=folder,
+                    verbose=False,
+                ).construct_source_prompts(Answer(), source_tasks=sources)
+        return SourcePrompts.load(path)
+
+    @contextlib.contextmanager
+    def _configured(self, callbacks: Sequence[BaseCallback]) -> Iterator[None]:
+        # DSPy's own adapter for the optimisers' prompts: the program has one of its own.
+        more: Mapping[str, Any] = {"adapter": None, "max_errors": 10**9, "num_threads": self.threads}
+        with dspy.context(lm=self.scorer, callbacks=list(callbacks), **more):
+            yield
+
+
+def _lms(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
+    local = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
+    scorer = _lm(setting.scorer, ANSWER_TOKENS, local, logprobs=True, top_logprobs=10)
+    return scorer, _lm(setting.reference, _INSTRUCTION_TOKENS, local, temperature=1.0)
+
+
+def _lm(spec: str, max_tokens: int, local: Mapping[str, Any], **settings: Any) -> dspy.LM:
+    """Make an LM; local ones with the same settings, so that one server does for both roles."""
+    if not is_local(spec):
+        return dspy.LM(spec, **settings)
+    return embedded_lm(None if spec == "embedded" else spec, max_tokens=max_tokens, **local, **settings)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what optimisers print, bars among it, off the terminal."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

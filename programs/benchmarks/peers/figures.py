@@ -1,0 +1,208 @@
+"""What the cells say: means with intervals, paired differences, ranks, curves. No LM is needed for it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from tp_dspy import ObjectiveEvaluator
+from tp_dspy.scoring.outcomes import Outcome
+
+__all__ = ["METRICS", "Difference", "Found", "Mean", "Ranks", "Table", "read"]
+
+METRICS = ("score", "ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative")
+_RESAMPLES = 2000
+# Scores that differ by less are a tie: less than an answer of sixty, in one metric of six.
+_TIE = 0.005
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cell that was run, and how its prompts did on the held-out questions.
+
+    Attributes:
+        cell: As it was kept.
+    """
+
+    cell: Mapping[str, Any]
+
+    @property
+    def block(self) -> tuple[str, int]:
+        """What is compared: the same target with the same examples."""
+        return self.cell["target"], self.cell["seed"]
+
+    @cached_property
+    def by_prompt(self) -> list[dict[str, float]]:
+        """Metrics of each prompt."""
+        objective = ObjectiveEvaluator()
+        sets = [[Outcome(o[0], bool(o[1]), o[2], o[3]) for o in one] for one in self.cell["outcomes"]]
+        return [objective.measure(outcomes).as_dict() for outcomes in sets]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the prompt that was found."""
+        return self.by_prompt[self.cell["final"]]
+
+    @cached_property
+    def curve(self) -> list[tuple[int, float]]:
+        """The held-out score of the best so far, by the scorer calls after which it was that."""
+        steps = [(pairs, self.by_prompt[index]["score"]) for pairs, index in self.cell["incumbents"]]
+        return [*steps, (self.cell["pairs"], self.metrics["score"])]
+
+    def score_at(self, calls: float) -> float:
+        """Give the held-out score of the best after so many scorer calls; NaN before there is one."""
+        known = [score for pairs, score in self.curve if pairs <= calls]
+        return known[-1] if known else math.nan
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over targets and seeds, with its 95 % interval: targets are drawn anew, and seeds within each."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method against another on the same targets and seeds.
+
+    Attributes:
+        mean: Of the differences of the held-out score.
+        wins, ties, losses: Of how many blocks.
+        p_value: Of a Wilcoxon signed-rank test over blocks; NaN where there are fewer than six that differ.
+    """
+
+    mean: Mean
+    wins: int
+    ties: int
+    losses: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of the held-out score over blocks, 1 is best, and a Friedman test of whether they differ."""
+
+    by_method: Mapping[str, float]
+    blocks: int
+    p_value: float
+
+
+class Table:
+    """The cells of one setting.
+
+    Args:
+        cells: As they were kept.
+        methods: Those to compare, in order; others are left out.
+    """
+
+    def __init__(self, cells: Iterable[Mapping[str, Any]], methods: Sequence[str]) -> None:
+        self.found: dict[str, dict[tuple[str, int], Found]] = {name: {} for name in methods}
+        for cell in cells:
+            if cell["method"] in self.found:
+                one = Found(cell)
+                self.found[cell["method"]][one.block] = one
+        self.found = {name: blocks for name, blocks in self.found.items() if blocks}
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that there is something of."""
+        return list(self.found)
+
+    @cached_property
+    def blocks(self) -> list[tuple[str, int]]:
+        """Targets and seeds that all methods were run on."""
+        sets = [set(blocks) for blocks in self.found.values()]
+        return sorted(set.intersection(*sets)) if sets else []
+
+    def mean(self, method: str, metric: str = "score") -> Mean:
+        """Average a metric over the common blocks; blocks on which it is undefined are left out."""
+        return _mean({block: self.found[method][block].metrics[metric] for block in self.blocks})
+
+    def of_target(self, method: str, target: str, metric: str = "score") -> float:
+        """Average a metric over the seeds of a target."""
+        values = [self.found[method][block].metrics[metric] for block in self.blocks if block[0] == target]
+        known = [value for value in values if not math.isnan(value)]
+        return math.fsum(known) / len(known) if known else math.nan
+
+    def total(self, method: str, name: str) -> float:
+        """Average what a compile took: "pairs", "runs", "reference_replies" or "seconds"."""
+        return float(np.mean([self.found[method][block].cell[name] for block in self.blocks]))
+
+    def difference(self, method: str, other: str) -> Difference:
+        """Set a method against another."""
+        apart = {
+            block: self.found[method][block].metrics["score"] - self.found[other][block].metrics["score"]
+            for block in self.blocks
+        }
+        values = np.array(list(apart.values()))
+        wins, losses = int((values > _TIE).sum()), int((values < -_TIE).sum())
+        differ = values[np.abs(values) > 1e-12]
+        p_value = float(stats.wilcoxon(differ).pvalue) if len(differ) >= 6 else math.nan
+        return Difference(_mean(apart), wins, len(values) - wins - losses, losses, p_value)
+
+    def ranks(self) -> Ranks:
+        """Rank the methods block by block."""
+        scores = np.array([[self.found[m][b].metrics["score"] for m in self.methods] for b in self.blocks])
+        if len(scores) < 2 or len(self.methods) < 3:
+            return Ranks({}, len(scores), math.nan)
+        ranks = stats.rankdata(-np.round(scores, 9), axis=1).mean(axis=0)
+        p_value = float(stats.friedmanchisquare(*scores.T).pvalue)
+        return Ranks(dict(zip(self.methods, ranks.tolist(), strict=True)), len(scores), p_value)
+
+    def curve(self, method: str, calls: Sequence[float]) -> FloatArray:
+        """Average the held-out score of the best so far over blocks; NaN where some have none yet."""
+        return np.array([np.mean([self.found[method][b].score_at(c) for b in self.blocks]) for c in calls])
+
+    def calls_to_reach(self, method: str, target: str, peers: Sequence[str]) -> tuple[str, float | None]:
+        """Say with what share of its calls a method is as good as the best peer at its end, on one target.
+
+        Returns:
+            The peer, and the ratio of calls; None where the method never is.
+        """
+        best = max(peers, key=lambda peer: self.of_target(peer, target))
+        goal = self.of_target(best, target)
+        mine = [self.found[method][block] for block in self.blocks if block[0] == target]
+        theirs = float(np.mean([self.found[best][block].cell["pairs"] for block in self.blocks if block[0] == target]))
+        places = sorted({pairs for one in mine for pairs, _ in one.curve})
+        for calls in places:
+            if float(np.mean([one.score_at(calls) for one in mine])) >= goal - 1e-12:
+                return best, calls / theirs if theirs else math.inf
+        return best, None
+
+
+def read(source: Path) -> list[dict[str, Any]]:
+    """Read cells: of a folder of them, or of a file with one in each line."""
+    if source.is_dir():
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(source.glob("*.json"))]
+    return [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _mean(values: Mapping[tuple[str, int], float]) -> Mean:
+    by_target: dict[str, list[float]] = {}
+    for (target, _), value in values.items():
+        if not math.isnan(value):
+            by_target.setdefault(target, []).append(value)
+    if not by_target:
+        return Mean(math.nan, math.nan, math.nan)
+    groups = [np.array(group) for group in by_target.values()]
+    average: Callable[[Sequence[FloatArray]], float] = lambda some: float(np.concatenate(some).mean())  # noqa: E731
+    rng = np.random.default_rng(0)
+    draws = [
+        average([rng.choice(groups[i], len(groups[i])) for i in rng.integers(len(groups), size=len(groups))])
+        for _ in range(_RESAMPLES)
+    ]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Mean(average(groups), float(low), float(high))

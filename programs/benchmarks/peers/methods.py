@@ -1,0 +1,261 @@
+"""The optimisers: each takes a `Job` and gives a program, in whatever way it is its own.
+
+Settings are the documented defaults of each, save those that its budget decides: these are chosen so that it just fits,
+with as many pairs as it can pay for (`Meter`), and kept with the result. Instructions only: no optimiser adds demos.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+
+from programs.benchmarks.peers.meter import Meter
+from tp_dspy import ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
+from tp_dspy.optimization.events import Event, RoundEnded
+from tp_dspy.optimization.population import general_instructions
+from tp_dspy.optimization.racing import FullScoring
+
+__all__ = ["METHODS", "Job", "Method", "missing"]
+
+# More rounds than any budget here lasts for.
+_NO_END = 1_000
+
+
+@dataclass
+class Job:
+    """What an optimiser gets.
+
+    Attributes:
+        student: The program.
+        target: The target; its test split is empty.
+        sources: Source tasks, for those that use them.
+        prompts: Makes source prompts, or reads those made before; paid for apart.
+        by_hand: A prompt written by hand.
+        metric: The objective, as a DSPy metric.
+        scorer: The scorer LM, which is the configured one.
+        reference: The reference LM.
+        meter: Counts; for those that must know what is left.
+        budget: Pairs that may be paid for.
+        seed: For those that have one.
+        threads: Concurrent calls.
+        settings: What the optimiser decided to run with; filled in by it.
+    """
+
+    student: dspy.Module
+    target: Task
+    sources: list[Task]
+    prompts: Callable[[], SourcePrompts]
+    by_hand: str
+    metric: ObjectiveEvaluator
+    scorer: dspy.LM
+    reference: dspy.LM
+    meter: Meter
+    budget: int
+    seed: int
+    threads: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def uses(self, **settings: Any) -> dict[str, Any]:
+        """Note settings, and give them back."""
+        self.settings |= settings
+        return settings
+
+
+@dataclass(frozen=True)
+class Method:
+    """An optimiser.
+
+    Attributes:
+        compile: Runs it.
+        title: What tables call it.
+        splits: The splits of the target that it chooses by, the first that is measured whole.
+        searches: Whether it has a budget, and runs that chance decides.
+        tries: How often it may begin anew when it ended with an error: with other replies of the reference LM.
+    """
+
+    compile: Callable[[Job], dspy.Module]
+    title: str
+    splits: tuple[str, ...] = ("validation", "train")
+    searches: bool = True
+    tries: int = 1
+
+
+def _original(job: Job) -> dspy.Module:
+    return job.student
+
+
+def _by_hand(job: Job) -> dspy.Module:
+    made = job.student.deepcopy()
+    made.predict.signature = made.predict.signature.with_instructions(job.by_hand)
+    return made
+
+
+def _ours(job: Job, *, one_stage: bool = False, at_hand: bool = False, **settings: Any) -> dspy.Module:
+    noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": 3} | settings
+    job.uses(**{name: value if isinstance(value, int | str) else repr(value) for name, value in noted.items()})
+    listener = _Incumbents(job.meter)
+    tp = TransferPrompting(
+        job.metric,
+        reference_lm=job.reference,
+        scorer_lm=job.scorer,
+        examples=max(len(job.target.train), len(job.target.validation)),
+        stop=[ScorerCalls(job.budget)],
+        num_threads=job.threads,
+        seed=job.seed,
+        verbose=False,
+        listeners=[listener],
+        max_error_rate=1.0,
+        **{name: value for name, value in noted.items() if name != "racing" or not isinstance(value, str)},
+    )
+    return tp.compile(
+        job.student,
+        trainset=job.target.train,
+        valset=job.target.validation,
+        source_tasks=None if one_stage or at_hand else job.sources,
+        source_prompts=job.prompts() if at_hand else None,
+        description=job.target.description,
+    )
+
+
+@dataclass
+class _Incumbents:
+    """Keeps the best so far after each round: what a compile would give that was ended there."""
+
+    meter: Meter
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RoundEnded):
+            program = event.so_far.best.candidate.apply(self.meter.student)
+            self.meter.incumbents.append((self.meter.pairs, self.meter.prompt(program)))
+
+
+def _copro(job: Job) -> dspy.Module:
+    examples = [*job.target.train, *job.target.validation]
+    slots = job.budget // len(examples)
+    depth = 3 if slots >= 12 else 2 if slots >= 6 else 1
+    settings = job.uses(breadth=max(2, slots // depth), depth=depth)
+    teleprompter = dspy.COPRO(prompt_model=job.reference, metric=job.metric, **settings)
+    return teleprompter.compile(job.student, trainset=examples, eval_kwargs={"num_threads": job.threads})
+
+
+def _mipro(job: Job) -> dspy.Module:
+    train, validation = job.target.train, job.target.validation
+    # At most, and repeats are free: one bootstrap on the train split, each candidate once on the validation split.
+    candidates = max(2, (job.budget - len(train)) // len(validation))
+    settings = job.uses(num_candidates=candidates, max_bootstrapped_demos=0, max_labeled_demos=0)
+    teleprompter = dspy.MIPROv2(
+        metric=job.metric,
+        prompt_model=job.reference,
+        task_model=job.scorer,
+        auto=None,
+        num_threads=job.threads,
+        seed=job.seed + 1,  # it takes 0 for none given
+        verbose=False,
+        **settings,
+    )
+    trials = job.uses(num_trials=3 * candidates, minibatch=False)
+    return teleprompter.compile(job.student, trainset=train, valset=validation, **trials)
+
+
+def _gepa(job: Job) -> dspy.Module:
+    # The meter ends it; this is for searches whose proposals all fail, which cost nothing, and would never end.
+    settings = job.uses(max_metric_calls=10 * job.budget, add_format_failure_as_feedback=True)
+    teleprompter = dspy.GEPA(
+        metric=job.metric, reflection_lm=job.reference, num_threads=job.threads, seed=job.seed, **settings
+    )
+    return teleprompter.compile(job.student, trainset=job.target.train, valset=job.target.validation)
+
+
+def _simba(job: Job) -> dspy.Module:
+    examples = [*job.target.train, *job.target.validation]
+    settings = job.uses(max_demos=0, **_simba_settings(job.budget, len(examples)))
+    teleprompter = dspy.SIMBA(metric=job.metric, prompt_model=job.reference, num_threads=job.threads, **settings)
+    return teleprompter.compile(job.student, trainset=examples, seed=job.seed)
+
+
+def _simba_settings(budget: int, examples: int) -> dict[str, int]:
+    """Choose the settings with the most steps, up to the default of eight, that end before the budget does."""
+
+    def runs(bsize: int, candidates: int, steps: int) -> int:
+        return steps * bsize * (candidates + min(candidates + 1, bsize)) + examples * min(candidates + 1, steps + 1)
+
+    fitting = [
+        {"max_steps": steps, "num_candidates": candidates, "bsize": bsize}
+        for candidates in range(2, 7)
+        for bsize in (8, 16, 32)
+        for steps in range(1, 9)
+        if bsize <= examples and runs(bsize, candidates, steps) <= budget
+    ]
+    if not fitting:
+        raise ValueError(f"SIMBA does not fit: {budget} scorer calls for {examples} examples")
+    return max(fitting, key=lambda one: (one["max_steps"], one["num_candidates"], one["bsize"]))
+
+
+def _capo(job: Job) -> dspy.Module:
+    from programs.benchmarks.peers.capo import capo
+
+    random.seed(job.seed)  # it has none of its own
+    initial = [job.student.predict.signature.instructions, *general_instructions(job.target.answers)]
+    examples = [*job.target.train, *job.target.validation]
+    settings = job.uses(block=max(5, len(examples) // 4), crossovers_per_iter=4, upper_shots=0, n_steps=_NO_END)
+    text = capo(
+        job.student, job.metric, job.reference, examples, job.target.description, initial, job.threads, settings
+    )
+    made = job.student.deepcopy()
+    made.predict.signature = made.predict.signature.with_instructions(text)
+    return made
+
+
+def _opro(job: Job) -> dspy.Module:
+    return _ours(job, one_stage=True, racing=FullScoring(), seed_instructions=[])
+
+
+METHODS: Mapping[str, Method] = {
+    "original": Method(_original, "original prompt", searches=False),
+    "by_hand": Method(_by_hand, "written by hand", searches=False),
+    "general": Method(lambda job: _ours(job, one_stage=True, rounds=0), "general instructions, no search"),
+    "opro": Method(_opro, "OPRO (our cycle)"),
+    "copro": Method(_copro, "dspy.COPRO", splits=("all", "validation", "train"), tries=4),
+    "miprov2": Method(_mipro, "dspy.MIPROv2", tries=4),
+    "gepa": Method(_gepa, "dspy.GEPA", tries=4),
+    "simba": Method(_simba, "dspy.SIMBA", splits=("all", "validation", "train"), tries=4),
+    "capo": Method(_capo, "CAPO (promptolution)", splits=("all", "validation", "train")),
+    "scratch": Method(_ours, "Transfer-Prompting, from scratch"),
+    "at_hand": Method(lambda job: _ours(job, at_hand=True), "Transfer-Prompting, source prompts at hand"),
+    # Ablations.
+    "one_stage": Method(lambda job: _ours(job, one_stage=True), "ours, one stage"),
+    "no_racing": Method(lambda job: _ours(job, racing=FullScoring()), "ours, no racing"),
+    "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
+}
+
+
+def missing(name: str) -> str | None:
+    """Say what a method needs that is not installed; None where it can run."""
+    package = {"capo": "promptolution", "miprov2": "optuna"}.get(name)
+    return package if package is not None and importlib.util.find_spec(package) is None else None
+
+
+def smallest_budget(name: str, train: int, validation: int) -> int:
+    """Say how many pairs a method cannot do without; 0 where it takes what there is."""
+    both = train + validation
+    if name == "copro":
+        return 2 * both
+    if name == "miprov2":
+        return train + 2 * validation
+    if name == "simba":
+        return next((b for b in range(both, 100 * both) if _fits(b, both)), math.inf)  # type: ignore[return-value]
+    return 0
+
+
+def _fits(budget: int, examples: int) -> bool:
+    try:
+        _simba_settings(budget, examples)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,21 @@
+"""The program that every optimiser gets. In a file of its own, as MIPROv2 and SIMBA show its source to the LM."""
+
+import dspy
+
+from tp_dspy import InstructionAdapter
+
+_PLAIN = InstructionAdapter("start")
+
+
+class Answer(dspy.Module):
+    """Answer a question."""
+
+    def __init__(self, instruction: str = "Answer the question.") -> None:
+        super().__init__()
+        self.predict = dspy.Predict(dspy.Signature("question -> answer", instruction))
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer it."""
+        # Here and not for all: what COPRO, MIPROv2 and SIMBA ask the reference LM is laid out by DSPy's own adapter.
+        with dspy.context(adapter=_PLAIN):
+            return self.predict(question=question)

@@ -1,0 +1,171 @@
+"""Tables of the cells, as Markdown, LaTeX, CSV and JSON, and the curve of score against calls."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from programs.benchmarks.peers.figures import METRICS, Mean, Table
+from programs.benchmarks.peers.methods import METHODS
+from tp_dspy.runs.folders import write_whole
+from tp_dspy.scoring.held_out import HEADINGS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["as_json", "curve", "markdown", "write"]
+
+_OURS = "at_hand"
+_PEERS = ("copro", "miprov2", "gepa", "simba", "capo")
+
+
+def main_table(table: Table) -> pd.DataFrame:
+    """A row for each method: metrics with intervals, rank, and what it took."""
+    ranks = table.ranks().by_method
+    rows = {}
+    for method in table.methods:
+        cells = {HEADINGS[name]: _interval(table.mean(method, name)) for name in METRICS}
+        took = {"calls": f"{table.total(method, 'pairs'):.0f}", "runs": f"{table.total(method, 'runs'):.0f}"}
+        took["replies"] = f"{table.total(method, 'reference_replies'):.0f}"
+        rows[_title(method)] = {**cells, "rank": _number(ranks.get(method, math.nan)), **took}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def by_target(table: Table, metric: str = "score") -> pd.DataFrame:
+    """A row for each method, a column for each target: one metric, mean over seeds."""
+    targets = list(dict.fromkeys(target for target, _ in table.blocks))
+    rows = {_title(m): {t: _number(table.of_target(m, t, metric)) for t in targets} for m in table.methods}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(HEADINGS[metric])
+
+
+def against(table: Table, ours: str) -> pd.DataFrame:
+    """A row for each other method: the paired difference of the score."""
+    rows = {}
+    for other in table.methods:
+        if other != ours:
+            d = table.difference(ours, other)
+            rows[_title(other)] = {
+                "difference": f"{d.mean.value:+.3f} [{d.mean.low:+.3f}, {d.mean.high:+.3f}]",
+                "won : tied : lost": f"{d.wins} : {d.ties} : {d.losses}",
+                "Wilcoxon p": "-" if math.isnan(d.p_value) else f"{d.p_value:.3f}",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{_title(ours)} against")
+
+
+def reached(table: Table, ours: str) -> pd.DataFrame:
+    """A row for each target: the best peer, and with what share of its calls ours is as good."""
+    peers = [peer for peer in _PEERS if peer in table.methods]
+    rows = {}
+    for target in dict.fromkeys(target for target, _ in table.blocks) if peers else ():
+        best, ratio = table.calls_to_reach(ours, target, peers)
+        cells = {"best peer": f"{_title(best)} ({_number(table.of_target(best, target))})"}
+        rows[target] = cells | {"calls, as a ratio": "not reached" if ratio is None else f"{ratio:.2f}"}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("target")
+
+
+def all_tables(table: Table) -> dict[str, pd.DataFrame]:
+    """All tables by what is said above them."""
+    ranks = table.ranks()
+    targets = len({target for target, _ in table.blocks})
+    test = "" if math.isnan(ranks.p_value) else f"; Friedman test of the ranks: p = {ranks.p_value:.2g}"
+    said = (
+        f"Held-out metrics: means over {targets} targets and their seeds ({len(table.blocks)} blocks), 95 % intervals"
+    )
+    made = {f"{said}{test}": main_table(table), "Held-out score by target": by_target(table)}
+    for ours in ("at_hand", "scratch"):
+        if ours in table.methods:
+            made[f"{_title(ours)}: paired differences of the held-out score"] = against(table, ours)
+    if _OURS in table.methods:
+        made[f"{_title(_OURS)}: scorer calls to be as good as the best DSPy peer at its end"] = reached(table, _OURS)
+    return {title: frame for title, frame in made.items() if len(frame)}
+
+
+def markdown(table: Table) -> str:
+    """All tables as Markdown."""
+    return "\n\n".join(f"{title}\n\n{_markdown(frame)}" for title, frame in all_tables(table).items()) + "\n"
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """All figures as plain values."""
+    return {
+        "blocks": [list(block) for block in table.blocks],
+        "methods": {
+            method: {
+                "metrics": {name: _plain(table.mean(method, name)) for name in METRICS},
+                "took": {name: table.total(method, name) for name in ("pairs", "runs", "reference_replies", "seconds")},
+                "settings": [table.found[method][block].cell["settings"] for block in table.blocks][:1],
+                "ended": [table.found[method][block].cell["ended"] for block in table.blocks],
+            }
+            for method in table.methods
+        },
+        "ranks": dict(table.ranks().by_method),
+    }
+
+
+def curve(table: Table) -> Figure:
+    """Draw the held-out score of the best so far against scorer calls, means over the common blocks."""
+    from tp_dspy.report.plots.style import COLOURS, drawing, legend_below, new_plot
+
+    @drawing()
+    def draw() -> Figure:
+        figure = new_plot("Held-out score of the best so far, by scorer calls", 7.8, 4.6)
+        axes = figure.subplots()
+        last = max(table.total(method, "pairs") for method in table.methods)
+        calls = np.linspace(1, last, 200)
+        looks = [(colour, dash) for dash in ("-", "--", ":") for colour in list(COLOURS.values())[:6]]
+        for method, (colour, dash) in zip(table.methods, looks, strict=False):
+            y = table.curve(method, calls)
+            wide = 2.4 if method in ("scratch", "at_hand") else 1.3
+            axes.step(calls, y, where="post", color=colour, linestyle=dash, linewidth=wide, label=_title(method))
+        axes.set_xlabel("scorer calls: distinct pairs of prompt and example")
+        axes.set_ylabel("held-out score (0 to 1)")
+        axes.set_xlim(0, last)
+        legend_below(figure, axes)
+        return figure
+
+    return draw()
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write everything there is to look at."""
+    frames = all_tables(table)
+    files = {
+        "table.md": markdown(table),
+        "table.tex": "\n".join(f"% {title}\n{frame.style.to_latex(hrules=True)}" for title, frame in frames.items()),
+        "table.csv": "\n".join(f"{title}\n{frame.to_csv()}" for title, frame in frames.items()),
+        "table.json": json.dumps(as_json(table), indent=1) + "\n",
+    }
+    written = [write_whole(folder / name, text.encode()) for name, text in files.items()]
+    figure = curve(table)
+    for suffix in ("svg", "png"):
+        figure.savefig(folder / f"curve.{suffix}")
+        written.append(folder / f"curve.{suffix}")
+    return written
+
+
+def _title(method: str) -> str:
+    return METHODS[method].title
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _interval(mean: Mean) -> str:
+    return "-" if math.isnan(mean.value) else f"{mean.value:.3f} [{mean.low:.2f}, {mean.high:.2f}]"
+
+
+def _plain(mean: Mean) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 4) for value in (mean.value, mean.low, mean.high)]
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows: list[Sequence[str]] = [[str(frame.index.name), *map(str, frame.columns)], ["---"] * (1 + len(frame.columns))]
+    rows += [[str(name), *map(str, row)] for name, row in zip(frame.index, frame.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,267 @@
+"""The benchmark of peers: one budget for all of them, held-out figures from kept cells, no LM for a table."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from programs.benchmarks.peers import __main__ as command
+from programs.benchmarks.peers.bench import Bench, Cell, Setting
+from programs.benchmarks.peers.figures import Found, Table, read
+from programs.benchmarks.peers.meter import BudgetSpentError, Meter
+from programs.benchmarks.peers.methods import METHODS, smallest_budget
+from programs.benchmarks.peers.student import Answer
+from programs.benchmarks.peers.suite import QUICK, SUITE, Target
+from programs.benchmarks.peers.tables import all_tables, as_json, markdown, write
+from programs.benchmarks.scripted import PromptView, scripted_lm
+from programs.benchmarks.worlds import World
+from tp_dspy import ObjectiveEvaluator
+from tp_dspy.tasks.catalog import CATALOG, overlapping
+
+BUDGET = 90
+SETTING = Setting("scripted", "scripted", BUDGET, 8, 12)
+TARGET = Target("finance", ("law", "medicine"), "Answer calmly stepwise precisely only.", "financial")
+PEERS = ("copro", "miprov2", "gepa", "simba")
+OURS = ("general", "opro", "scratch", "at_hand", "one_stage", "no_racing", "no_general")
+
+
+def proposer(world: World, broken: Callable[[int], bool] = lambda call: False) -> dspy.LM:
+    """Answers whatever it is asked in the format asked for: every field gets an instruction with more words."""
+    ours = world.reference_lm().scripted.rule
+    calls = iter(range(1_000_000))
+
+    def rule(prompt: PromptView) -> Any:
+        number = next(calls)
+        if broken(number):
+            return "I would rather talk about the weather."
+        outputs = prompt.system.partition("Your output fields are:")[2].partition("All interactions")[0]
+        names = re.findall(r"^\d+\. `(\w+)`", outputs, re.M)
+        if not names:
+            return ours(prompt)
+        word = ("calmly", "only", "stepwise", "precisely", "again")[number % 5]
+        said = {name: f"Answer {word} {number}." for name in names} | {"module_advice": {"predict": f"Be {word}."}}
+        said["proposed_prefix_for_output_field"] = "Answer:"
+        if "JSON" in prompt.text:
+            return json.dumps({name: said[name] for name in names})
+        return "".join(
+            f"[[ ## {name} ## ]]\n{json.dumps(v) if isinstance(v := said[name], dict) else v}\n\n" for name in names
+        )
+
+    return scripted_lm(rule, temperature=1.0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
+    world = World(3)
+
+    def load(name: str, *, seed: int) -> Any:
+        return world.task(name, train=20, validation=20, test=20)
+
+    monkeypatch.setattr("programs.benchmarks.peers.bench.load_task", load)
+
+    def make(**how: Any) -> Bench:
+        lms = world.scorer_lm(logprobs=True, top_logprobs=5), proposer(world, **how)
+        return Bench(SETTING, tmp_path, threads=4, lms=lms)
+
+    return make
+
+
+def meter_of(world: World, budget: int | None) -> tuple[Meter, list[dspy.Example]]:
+    task = world.task("finance", train=6)
+    return Meter(Answer(), ObjectiveEvaluator(), {"train": task.train}, budget), task.train
+
+
+def run(meter: Meter, examples: list[dspy.Example], instruction: str, world: World, threads: int = 1) -> None:
+    program = Answer(instruction)
+    with dspy.context(lm=world.scorer_lm(logprobs=True, top_logprobs=5), callbacks=[meter], adapter=None):
+        dspy.Evaluate(devset=examples, metric=ObjectiveEvaluator(), num_threads=threads, max_errors=10**9)(program)
+
+
+# The budget.
+
+
+def test_the_meter_counts_pairs_and_a_repeat_is_free() -> None:
+    world = World(1)
+    meter, examples = meter_of(world, None)
+    run(meter, examples, "Answer only.", world)
+    run(meter, examples, "Answer only.", world)
+    run(meter, examples[:2], "Answer.", world)
+    assert (meter.runs, meter.pairs) == (14, 8)
+
+
+@pytest.mark.parametrize("threads", [1, 6])
+def test_no_run_is_made_beyond_the_budget_and_nobody_catches_its_end(threads: int) -> None:
+    world = World(1)
+    meter, examples = meter_of(world, 10)
+    run(meter, examples, "Answer calmly only.", world, threads)
+    with pytest.raises(BudgetSpentError, match="10 scorer calls"):
+        run(meter, examples, "Answer wildly.", world, threads)
+    meter.settle()
+    assert meter.pairs == 10
+    best = meter.best()
+    assert best is not None and meter.program(best).predict.signature.instructions == "Answer calmly only."
+
+
+def test_the_best_was_measured_on_a_whole_split() -> None:
+    world = World(1)
+    meter, examples = meter_of(world, None)
+    run(meter, examples[:5], "Answer calmly stepwise precisely only.", world)
+    assert meter.best() is None and not meter.incumbents
+    run(meter, examples, "Answer wildly loudly.", world)
+    assert meter.program(meter.best()).predict.signature.instructions == "Answer wildly loudly."
+    assert [pairs for pairs, _ in meter.incumbents] == [11]
+
+
+# The optimisers.
+
+
+@pytest.mark.parametrize("name", [*PEERS, *OURS])
+def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
+    name: str, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench()
+    held_out = {e.question for e in made._examples("finance", 0)[1]}
+    asked: set[str] = set()
+    compile = Bench._compile
+
+    def watched(self: Bench, *arguments: Any) -> Any:
+        before = len(made.scorer.scripted.log)
+        found = compile(self, *arguments)
+        asked.update(call.prompt.user for call in made.scorer.scripted.log[before:])
+        return found
+
+    monkeypatch.setattr(Bench, "_compile", watched)
+    cell = made.run(Cell("finance", name, 0), TARGET)
+    assert 0 < cell["pairs"] <= BUDGET and cell["pairs"] <= cell["runs"]
+    assert asked and not any(question in prompt for question in held_out for prompt in asked)
+    assert all(len(outcomes) == 12 for outcomes in cell["outcomes"]) and len(cell["prompts"]) == len(cell["outcomes"])
+    pairs = [pairs for pairs, _ in cell["incumbents"]]
+    assert pairs == sorted(pairs) and all(n <= BUDGET for n in pairs)
+    assert name == "general" or cell["reference_replies"] > 0
+    assert not cell["ended"].startswith("failed") and cell["settings"]
+    assert made.known(Cell("finance", name, 0)) == cell
+
+
+def test_prompts_that_are_not_searched_for_cost_nothing(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    original = made.run(Cell("finance", "original", 0), TARGET)
+    by_hand = made.run(Cell("finance", "by_hand", 0), TARGET)
+    assert original["pairs"] == by_hand["pairs"] == 0
+    assert Found(by_hand).metrics["score"] > Found(original).metrics["score"]
+
+
+def test_an_optimiser_that_ends_with_errors_begins_anew_and_has_its_best(
+    bench: Callable[..., Bench],
+) -> None:
+    never = bench(broken=lambda call: True).run(Cell("finance", "copro", 0), TARGET)
+    assert never["ended"].startswith("failed, after 4 errors") and never["prompts"][0][0][1] == "Answer the question."
+    twice = bench(broken=lambda call: call < 8).run(Cell("finance", "copro", 1), TARGET)
+    assert "errors" in twice["ended"] and not twice["ended"].startswith("failed")
+
+
+def test_the_same_cell_with_another_seed_has_other_examples_and_the_same_questions(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    (first, test), (second, again) = (made._examples("finance", seed) for seed in (0, 1))
+    assert {e.question for e in first.train} != {e.question for e in second.train}
+    assert [e.question for e in test] == [e.question for e in again] and len(test) == 12
+
+
+def test_settings_that_do_not_fit_are_known_before() -> None:
+    assert smallest_budget("copro", 20, 20) == 80 and smallest_budget("miprov2", 20, 20) == 60
+    assert smallest_budget("gepa", 20, 20) == 0 and 80 < smallest_budget("simba", 20, 20) <= 200
+
+
+def test_the_suite_keeps_sources_and_targets_apart_and_knows_its_names() -> None:
+    targets = {target.name for target in SUITE}
+    assert len(targets) >= 6 and {t.domain for t in SUITE} == {"medical", "legal", "financial", "general"}
+    for target in SUITE:
+        assert 2 <= len(target.sources) <= 3 and not targets & set(target.sources)
+        assert all(name in CATALOG for name in (target.name, *target.sources))
+        assert not set(overlapping(target.name)) & set(target.sources)
+    assert len(QUICK) == 2
+
+
+# The tables.
+
+
+def cell(method: str, target: str, seed: int, right: list[int], **more: Any) -> dict[str, Any]:
+    outcomes = [["ok", 1, float(hit), 0.9 if hit else 0.2] for hit in right]
+    base = {"method": method, "target": target, "seed": seed, "settings": {"rounds": 3}, "ended": "by itself"}
+    took = {"pairs": 100, "runs": 120, "reference_replies": 9, "seconds": 4.0}
+    worse = [["ok", 0, 0.0, 0.5] for _ in right]
+    shown = {"incumbents": [[20, 0], [60, 1]], "final": 1, "prompts": [["a"], ["b"]], "outcomes": [worse, outcomes]}
+    return base | took | shown | more
+
+
+def cells() -> list[dict[str, Any]]:
+    good, fair = [1] * 9 + [0], [1] * 5 + [0] * 5
+    return [
+        cell(method, target, seed, good if method == "at_hand" else fair)
+        for method in ("original", "gepa", "at_hand")
+        for target in ("law", "medicine", "finance")
+        for seed in (0, 1)
+    ]
+
+
+def test_means_differences_and_ranks_are_those_of_the_outcomes() -> None:
+    table = Table([*cells(), cell("gepa", "extra", 0, [1])], ["original", "gepa", "at_hand"])
+    assert len(table.blocks) == 6, "only where all were run"
+    assert table.mean("at_hand", "accuracy").value == pytest.approx(0.9)
+    assert table.mean("gepa", "accuracy").value == pytest.approx(0.5)
+    difference = table.difference("at_hand", "gepa")
+    assert (difference.wins, difference.ties, difference.losses) == (6, 0, 0) and difference.mean.low > 0
+    assert difference.p_value == pytest.approx(0.03125)
+    nothing = table.difference("gepa", "original")
+    assert (nothing.wins, nothing.ties, nothing.losses) == (0, 6, 0) and math.isnan(nothing.p_value)
+    ranks = table.ranks()
+    assert ranks.by_method == {"original": 2.5, "gepa": 2.5, "at_hand": 1.0} and ranks.p_value < 0.01
+
+
+def test_the_curve_is_that_of_the_best_so_far() -> None:
+    table = Table(cells(), ["gepa", "at_hand"])
+    at = table.curve("at_hand", [10, 20, 59, 60, 100])
+    assert math.isnan(at[0]) and at[1] == at[2] < at[3] == at[4]
+    assert table.calls_to_reach("at_hand", "law", ["gepa"]) == ("gepa", 0.6)
+    assert table.calls_to_reach("gepa", "law", ["at_hand"]) == ("at_hand", None)
+
+
+def test_the_interval_draws_targets_and_not_single_cells_anew() -> None:
+    apart = [cell("gepa", t, s, [hit] * 10) for t, hit in (("law", 1), ("medicine", 0)) for s in range(20)]
+    mean = Table(apart, ["gepa"]).mean("gepa", "accuracy")
+    assert (mean.low, mean.high) == (0.0, 1.0), "twenty seeds do not make up for two targets"
+
+
+def test_the_table_is_made_of_kept_cells_without_an_lm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"law": QUICK[0].name, "medicine": QUICK[1].name}
+    kept = [one | {"target": names[one["target"]]} for one in cells() if one["target"] in names]
+    file = tmp_path / "cells.jsonl"
+    file.write_text("\n".join(json.dumps(one) for one in kept))
+    assert read(file) == kept
+    monkeypatch.setattr(command, "Bench", None)
+    arguments = ["peers", "--quick", "--table", "--cells", str(file), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--methods", "original", "gepa", "at_hand"])
+    command.main()
+    shown = capsys.readouterr().out
+    assert "| dspy.GEPA |" in shown and "won : tied : lost" in shown and "4 : 0 : 0" in shown
+    written = sorted(path.name for path in tmp_path.glob("*/tables/*"))
+    assert written == ["curve.png", "curve.svg", "table.csv", "table.json", "table.md", "table.tex"]
+
+
+def test_every_form_has_the_figures(tmp_path: Path) -> None:
+    table = Table(cells(), list(METHODS))
+    titles = " ".join(all_tables(table))
+    assert "3 targets and their seeds (6 blocks)" in titles and "Friedman" in titles
+    assert "0.900 [0.90, 0.90]" in markdown(table)
+    assert as_json(table)["methods"]["at_hand"]["metrics"]["accuracy"] == [0.9, 0.9, 0.9]
+    for path in write(table, tmp_path):
+        assert path.stat().st_size > 0
+    assert "toprule" in (tmp_path / "table.tex").read_text()
