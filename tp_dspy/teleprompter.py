@@ -35,6 +35,7 @@ from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
+from tp_dspy.runs.events import Constructed
 from tp_dspy.runs.folders import folder_of
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
 from tp_dspy.runs.snapshots import Snapshots
@@ -466,6 +467,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         prompts = SourcePrompts.of(result, original, tasks, self.effort.top_k, self._settings())
         if self.run_dir is not None:
             prompts.save(self.run_dir / "source_prompts.json")
+        self.tell(Constructed("source", prompts))
         return prompts
 
     def _tell_of_another_lm(self, source_prompts: SourcePrompts) -> None:

@@ -8,12 +8,16 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from programs.benchmarks.page import long_run, outcomes, ready_ms, side_by_side, sort_ms
 from tp_dspy import TransferResult
+from tp_dspy.report.words import difference
 from tp_dspy.runs.records import ProposalRecord
 from tp_dspy.runs.snapshots import RUNNING
 
@@ -151,6 +155,57 @@ def test_it_prints_with_all_that_was_folded_and_without_controls(opened: Open) -
     assert len(page.driver.print_page()) > 10_000
 
 
+def test_paper_has_the_candidates_that_match_up_to_a_limit_and_says_what_is_left_out(opened: Open) -> None:
+    page = opened(large())
+    page.run(
+        "window.printed = [];"
+        "const rows = () => document.querySelectorAll('#candidates-table tr.row').length;"
+        "const left = () => document.getElementById('candidates-left').textContent;"
+        "addEventListener('beforeprint', () => printed.push([rows(), left()]))"
+    )
+
+    def printed() -> list[Any]:
+        # To print thousands takes long.
+        page.run("for (const when of ['before', 'after']) dispatchEvent(new Event(when + 'print'))")
+        return page.run("return printed.pop()")
+
+    page.driver.print_page()
+    shown, left = page.run("return printed.pop()")
+    assert shown == 200 and left.startswith("1,800 more candidates are left out of this print")
+    assert len(page.all("#candidates-table tr.row")) == 100 and page.one("#candidates-more").text == "Show 100 more"
+    assert not page.one("#candidates-left").is_displayed()
+    page.choose("kind", "dropped")
+    page.choose("phase", "source")
+    page.one("#find").send_keys("consider")
+    matching = int(page.one("#candidates-count").text.removeprefix("100 of ").split()[0].replace(",", ""))
+    assert 200 < matching < 1000, "of those that pass the filter"
+    assert printed() == [200, left.replace("1,800", f"{matching - 200}")]
+    page.click("#clear")
+    page.choose("kind", "finalist")
+    assert printed() == [8, ""]
+    page.click("#clear")
+    page.click("#candidates-all")
+    assert printed() == [2000, ""], "what a reader had shown is printed"
+
+
+def test_printing_leaves_the_rows_as_they_were(opened: Open) -> None:
+    page = opened(large())
+    page.all("#candidates-table .toggle")[99].click()
+    before = page.run("return document.querySelector('#candidates-table tbody').textContent")
+    page.run("dispatchEvent(new Event('beforeprint')); dispatchEvent(new Event('beforeprint'))")
+    assert len(page.all("#candidates-table tr.row")) == 200
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.run("return document.querySelector('#candidates-table tbody').textContent") == before
+    # Whatever happens between the two.
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    page.choose("phase", "source")
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert set(page.column("Phase")) == {"source"} and len(page.column("Phase")) == 100
+    page.one("#find").send_keys("no such words")
+    page.run("dispatchEvent(new Event('beforeprint')); dispatchEvent(new Event('afterprint'))")
+    assert "No candidate matches." in page.one("#candidates-table").text
+
+
 # Candidates.
 
 
@@ -247,6 +302,134 @@ def test_a_row_opens_on_its_whole_instruction_its_metrics_and_its_lineage(opened
     assert page.all("tr.detail") == []
 
 
+def ancestry(result: TransferResult) -> list[str]:
+    """The winner's instruction, and those that it was derived from, through both phases."""
+    target, source = ({one.id: one for one in phase.history} for phase in (result.target, result.source))
+    one, known, texts = result.winner, target, []
+    while one is not None:
+        texts.append(one.instructions["self"])
+        if one.origin == "source" and known is target:
+            known, one = source, source[one.id]
+        else:
+            one = known.get(one.parent)
+    return texts
+
+
+def test_lineage_says_word_by_word_what_each_step_changed(opened: Open) -> None:
+    result = small()
+    page = opened(result)
+    page.click("#candidates-table .toggle")
+    steps = page.all("tr.detail .step")
+    texts = ancestry(result)
+    assert len(steps) == len(page.all("tr.detail .lineage li")) == len(texts) - 1 > 1
+    assert [step.get_attribute("open") is not None for step in steps] == [True] + [False] * (len(steps) - 1)
+    assert len(page.all("tr.detail .step .diff")) == 1, "compared when it is asked for"
+    for step, after, before in zip(steps, texts, texts[1:], strict=False):
+        page.run("arguments[0].open = true", step)
+        page.driver.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
+        read = "return [...arguments[0].querySelectorAll(arguments[1])].map((one) => one.textContent).join('')"
+        if before == after:
+            assert "Nothing changed." in step.text
+            continue
+        assert page.run(read, step, ".diff > :not(ins)") == before
+        assert page.run(read, step, ".diff > :not(del)") == after
+        assert len(page.run(read, step, "del")) < len(before), "words, not the whole"
+        page.run("arguments[0].open = false; arguments[0].open = true", step)
+    assert len(page.all("tr.detail .step > :not(summary)")) == len(steps), "each once"
+
+
+def test_lineage_of_a_prompt_carried_over_says_that_nothing_changed(opened: Open) -> None:
+    page = opened(small())
+    page.choose("origin", "source")
+    page.click("#candidates-table .toggle")
+    assert "Nothing changed." in page.one("tr.detail .lineage li").text
+
+
+def test_lineage_of_several_predictors_names_those_that_changed(opened: Open) -> None:
+    result = small()
+
+    def renamed(record: Any) -> Any:
+        text = record.instructions["self"]
+        return record.model_copy(update={"instructions": {"first": "Always the same.", "second": text, "third": text}})
+
+    target = result.target.model_copy(
+        update={name: [renamed(one) for one in getattr(result.target, name)] for name in ("history", "ranked")}
+    )
+    page = opened(result.model_copy(update={"target": target}))
+    page.click("#candidates-table .toggle")
+    words = page.one("tr.detail .step").text
+    assert "Instruction of second" in words and "Instruction of third" in words and "first" not in words
+
+
+def test_the_difference_in_the_browser_is_one_and_takes_no_time(opened: Open) -> None:
+    page = opened(small())
+    script = (files("tp_dspy.report") / "templates" / "scripts" / "words.js").read_text(encoding="utf-8")
+    rng = random.Random(0)
+    texts = [
+        "",
+        " ",
+        "one two",
+        "Answer the question.",
+        "Answer the hard question!",
+        "\r\n",
+        "日本語 e\u0301\u200b 🙂.",
+        *HOSTILE[:-4],
+    ]
+    texts += ["".join(rng.choices("ab .\n,é", k=rng.randrange(40))) for _ in range(150)]
+    pairs = [rng.sample(texts, 2) for _ in range(600)] + [[text, text] for text in texts]
+    kept: tuple[list[str], list[str]] = [], []
+    for (before, after), pieces in zip(
+        pairs, page.run(f"{script}; return arguments[0].map(([a, b]) => difference(a, b))", pairs), strict=True
+    ):
+        assert "".join(text for op, text in pieces if op != "insert") == before
+        assert "".join(text for op, text in pieces if op != "delete") == after
+        assert all(text for _, text in pieces)
+        assert all(one[0] != other[0] for one, other in pairwise(pieces))
+        for found, some in zip(kept, (pieces, difference(before, after)), strict=True):
+            found.extend(text for op, text in some if op == "equal")
+    assert len("".join(kept[0])) > 0.95 * len("".join(kept[1])), "about as fine as that of the prompts above"
+    for before, after in (
+        ("Answer the question.", "Answer the hard question!"),
+        ("one two", "one"),
+        ("Say yes or no.", "Say A or B."),
+        ("the old dog", "the new cat"),
+    ):
+        pieces = page.run(f"{script}; return difference(...arguments)", before, after)
+        assert [tuple(piece) for piece in pieces] == difference(before, after)
+    long = [" ".join(rng.choices(["a", "b", "c", *map(str, range(n))], k=20_000)) for n in (3, 3000)]
+    took = page.run(
+        f"{script}; const [one, other] = arguments; const began = performance.now();"
+        "difference(one, other); difference(one, one + ' x'); return performance.now() - began",
+        *long,
+    )
+    assert took < 500
+
+
+def test_what_no_candidate_has_a_figure_of_has_no_column(opened: Open) -> None:
+    result = small()
+
+    def unsure(record: Any) -> Any:
+        none = dict.fromkeys(("ece", "auroc", "auprc_positive", "auprc_negative", "brier"), math.nan)
+        by_task = {task: replace(metrics, **none) for task, metrics in record.by_task.items()}
+        return record.model_copy(update={"by_task": by_task})
+
+    phases = {
+        name: getattr(result, name).model_copy(
+            update={
+                "history": [unsure(one) for one in getattr(result, name).history],
+                "ranked": [unsure(one) for one in getattr(result, name).ranked],
+            }
+        )
+        for name in ("source", "target")
+    }
+    page = opened(result.model_copy(update=phases))
+    heads = [head.text for head in page.all("#candidates-table th")]
+    assert "ACC" in heads and "Expected" in heads and not {"ECE", "AUROC"} & set(heads)
+    page.click("#candidates-table .toggle")
+    detail = page.one("tr.detail").text
+    assert "ACC" in detail and "ECE" not in detail and "PR-P" not in detail
+
+
 def test_a_lineage_link_leads_to_the_parent_even_where_it_is_filtered_out(opened: Open) -> None:
     page = opened(large())
     page.choose("kind", "finalist")
@@ -317,9 +500,11 @@ def test_hostile_text_stays_text_wherever_it_is(opened: Open) -> None:
     page = opened(hostile())
     page.run("document.querySelectorAll('details').forEach((one) => { one.open = true })")
     page.run("document.querySelectorAll('#candidates-table .toggle').forEach((one) => one.click())")
+    page.run("document.querySelectorAll('.step').forEach((one) => { one.open = true })")
     for more in ("candidates-more", "rejected-more", "questions-more"):
         page.run("document.getElementById(arguments[0])?.click()", more)
     time.sleep(0.3)
+    assert len(page.all(".step .diff ins")) > len(HOSTILE), "what changed is shown of each"
     assert page.run("return typeof window.pwned") == "undefined"
     assert page.complaints() == []
     assert set(page.requests()) == {page.path.as_uri()}

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from programs.benchmarks.page import RULE, long_run, outcomes, side_by_side
 from tp_dspy import TransferResult
 from tp_dspy.report import content, rows
-from tp_dspy.report.headline import headline
+from tp_dspy.report.headline import gain, headline
 from tp_dspy.report.marks import HIDDEN, inert, script_json, visible
 from tp_dspy.report.page import render_page, write_page
 from tp_dspy.runs.snapshots import RUNNING
@@ -100,7 +100,8 @@ def test_without_held_out_examples_it_warns_that_those_chose_the_winner() -> Non
 
 
 def test_with_no_side_by_side_at_all_the_scores_of_the_search_are_told_and_warned_of() -> None:
-    result = small().model_copy(update={"held_out": None})
+    target = small().target.model_copy(update={"selection": None})
+    result = small().model_copy(update={"held_out": None, "target": target})
     said = words(page(result))
     assert (
         f"Original {number(result.original.score)}" in said and f"Target prompt {number(result.winner.score)}" in said
@@ -108,6 +109,63 @@ def test_with_no_side_by_side_at_all_the_scores_of_the_search_are_told_and_warne
     assert "examples of the search" in said and "Take it with care" in said
     assert "The target prompt is better" not in said, "nothing paired was measured"
     assert 'id="metrics"' not in page(result) and 'id="questions"' not in page(result), "no empty sections"
+
+
+def test_after_an_interruption_it_says_what_each_score_is_on() -> None:
+    winner = small().winner
+    met = {task: replace(metrics, n=12) for task, metrics in winner.by_task.items()}
+    own = small().original.model_copy(update={"by_task": met})
+    target = small().target.model_copy(update={"selection": None})
+    result = small().model_copy(update={"held_out": None, "target": target, "original": own})
+    assert "on 48 examples of the search; the original on 12" in words(page(result))
+    assert math.isnan(gain(result).change), "they were not measured on the same"
+    same = small().model_copy(update={"held_out": None, "target": target})
+    assert gain(same).change == same.winner.score - same.original.score
+    chosen = small().model_copy(update={"held_out": None})
+    assert gain(chosen).basis == "48 examples that the winner was chosen on", "of several tasks, say"
+
+
+def with_errors(first: int, target: int) -> TransferResult:
+    """A result whose original got no answer to the first examples, and whose target got none to the last."""
+    rng = random.Random(0)
+    found = {
+        "original": outcomes(40, 0.3, rng),
+        "best source": outcomes(40, 0.5, rng),
+        "target": outcomes(40, 0.8, rng),
+    }
+    found["original"][:first] = [Outcome("error")] * first
+    found["target"][40 - target :] = [Outcome("error")] * target
+    prompts = {name: prompt.instructions for name, prompt in small().held_out.prompts.items()}
+    return small().model_copy(update={"held_out": side_by_side(prompts, found)})
+
+
+def test_where_answers_are_missing_all_figures_are_on_what_both_answered() -> None:
+    result = with_errors(5, 3)
+    found = result.held_out
+    change, (before, after) = found.differences["target"], found.paired["target"]
+    said = words(page(result))
+    assert "on 32 of 40 held-out examples: those that both prompts answered" in said
+    assert f"Original {number(before)} → Target prompt {number(after)}" in said
+    assert after - before == pytest.approx(change.score) and f"{change.score:+.3f} 95 % interval" in said
+    assert "On 40 held-out examples; differences on the 32 that both prompts answered." in said
+    assert "as it was carried over, has" in said and "on the 40 that it answered." in said
+    whole = words(page(with_errors(0, 0)))
+    assert "on 40 held-out examples" in whole and "both prompts answered" not in whole and "on the same." in whole
+
+
+def test_where_nothing_was_answered_by_both_there_is_no_gain() -> None:
+    result = with_errors(20, 20)
+    said = words(page(result))
+    assert "The two cannot be compared: no example was answered by both" in said
+    assert "on 40 held-out examples, none of which both prompts answered" in said
+    assert math.isnan(gain(result).change)
+
+
+def test_a_file_from_before_the_paired_scores_were_kept_can_be_shown() -> None:
+    held_out = with_errors(5, 0).held_out.model_copy(update={"paired": {}})
+    found = gain(small().model_copy(update={"held_out": held_out}))
+    own = [held_out.prompts[name].metrics.score for name in ("original", "target")]
+    assert [found.before, found.after] == own and found.change == held_out.differences["target"].score
 
 
 def test_it_says_honestly_that_nothing_better_was_found() -> None:
@@ -190,6 +248,27 @@ def test_prompts_are_shown_in_full_with_what_changed() -> None:
     assert "<del>" in text and "<ins>" in text
 
 
+def test_the_best_source_prompt_is_the_source_phases_winner_as_the_target_phase_knows_it_or_none() -> None:
+    result = small().model_copy(update={"held_out": None})
+    best, target = result.source.ranked[0], result.target
+
+    def shown(history: list[Any], **more: Any) -> str | None:
+        found = result.model_copy(update={"target": target.model_copy(update={"history": history}), **more})
+        cards = {card["name"]: card["text"] for card in content.prompts(found)[0]["cards"]}
+        return cards.get("best source")
+
+    carried = [record for record in target.history if record.origin == "source"]
+    others = [record for record in target.history if record.origin != "source"]
+    assert len(carried) == 3 and {record.id for record in carried} == {r.id for r in result.source.ranked[:3]}
+    # Those that a race dropped come behind the others.
+    assert shown([*others, *carried[::-1]]) == best.instructions["self"]
+    gone = [record for record in carried if record.id != best.id]
+    assert shown([*others, *gone]) is None, "another one is not the best"
+    assert shown(others) is None
+    assert shown([*others, *carried], source=None) is None, "which of the three is the best was not kept"
+    assert shown([*others, carried[1]], source=None) == carried[1].instructions["self"]
+
+
 def test_every_predictor_has_its_prompts() -> None:
     result = small()
     more = {"second": "Check the answer."}
@@ -238,6 +317,22 @@ def test_less_is_better_only_where_it_is(name: str, low: float, high: float, wor
     label = {"ece": "calibration error (ECE)", "accuracy": "accuracy (ACC)"}[name]
     row = next(row for row in content.metric_rows(found, {}) if row["name"] == label)
     assert row["change"]["word"] == word
+
+
+def test_without_any_confidence_there_is_no_row_of_how_many_have_one() -> None:
+    rng = random.Random(0)
+    prompts = {"original": {"self": "a"}, "target": {"self": "b"}}
+
+    def names(sure: bool, weights: dict[str, float]) -> list[str]:
+        made = {
+            name: [replace(o, confidence=o.confidence if sure else None) for o in outcomes(9, 0.5, rng)]
+            for name in prompts
+        }
+        return [row["name"] for row in content.metric_rows(side_by_side(prompts, made), weights)]
+
+    assert names(False, {"accuracy": 1.0}) == ["score", "instruction following (IFR)", "accuracy (ACC)"]
+    assert "with a confidence" in names(True, {"accuracy": 1.0})
+    assert "with a confidence" in names(False, {"accuracy": 0.5, "ece": 0.5}), "it was asked for, and there is none"
 
 
 def test_every_candidate_has_a_row_and_its_text_is_there_once() -> None:

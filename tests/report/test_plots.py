@@ -29,7 +29,9 @@ from tp_dspy.optimization.candidates import Measurement, Origin
 from tp_dspy.report import plots
 from tp_dspy.report.plots.progress import saved_calls
 from tp_dspy.report.plots.style import COLOURS, label
+from tp_dspy.report.rows import candidates
 from tp_dspy.runs.artifacts import TransferResult
+from tp_dspy.runs.frames import fate
 from tp_dspy.runs.influence import Influence, SourceInfluence
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord
 from tp_dspy.runs.side_by_side import SideBySide
@@ -238,7 +240,33 @@ def test_phases_have_panels_of_their_own_and_the_title_says_what_was_gained():
     chosen = small().selection
     assert chosen is not None
     before, after = chosen.prompts["original"].metrics.score, chosen.prompts["target"].metrics.score
-    assert f"{before:.3f} → {after:.3f} ({after - before:+.3f}) on 41 examples" in title(figure)
+    assert f"{before:.3f} → {after:.3f} ({after - before:+.3f}) on 41 of 42 examples it was chosen on" in title(figure)
+
+
+def test_the_title_has_the_gain_of_the_paired_difference_where_some_answers_are_missing():
+    rows = outcomes(30)
+    lost = [*[Outcome("error")] * 10, *outcomes(30, seed=1)[10:]]
+    found = side_by_side(original=lost, target=rows)
+    change, own = found.differences["target"], found.prompts["target"].metrics.score
+    before, after = found.paired["target"]
+    assert change.n == 21 and after - before == pytest.approx(change.score) and after != pytest.approx(own)
+    figure = plots.score_curve(small().model_copy(update={"held_out": found}))
+    assert f"{before:.3f} → {after:.3f} ({change.score:+.3f}) on 21 of 32 held-out examples" in title(figure)
+
+
+def test_what_was_not_measured_on_the_same_has_no_gain():
+    half = record("own", 0.2, 5, origin="original", n=5)
+    chosen = result(None, phase(half, record("p", 0.7), search={"law": 10}))
+    assert "→" not in title(plots.score_curve(chosen))
+    nobody = side_by_side(original=[Outcome("error"), *outcomes(1)[:1]], target=[*outcomes(1)[:1], Outcome("error")])
+    assert "→" not in title(plots.score_curve(small().model_copy(update={"held_out": nobody})))
+
+
+def test_the_search_is_drawn_by_examples_and_calls_nothing_a_call():
+    """What was known already costs no call, and a program of two predictors takes two."""
+    for figure in (plots.score_curve(small()), plots.metric_curves(small())):
+        assert "scorer calls" not in texts(figure)
+        assert {axes.get_xlabel().partition(" (")[0] for axes in figure.axes} - {""} == {"examples met"}
 
 
 def test_metric_curves_show_the_metrics_of_the_best_averaged_over_tasks():
@@ -262,6 +290,19 @@ def test_racing_tells_the_calls_it_saved():
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["round 0", "round 1"]
     (ends,) = (line for line in figure.axes[0].get_lines() if line.get_marker() == "x")
     assert sorted(ends.get_xdata()) == [4, 5]
+
+
+def test_of_a_halted_race_nobody_is_called_dropped_and_nothing_is_called_saved():
+    history = [record("own", 0.5, origin="original"), record("out", 0.4, 4), record("open", 0.9, 5, round=1)]
+    one = phase(*history, dropped=["out"]).model_copy(update={"unfinished": ["open"], "ranked": history[:1]})
+    assert saved_calls(one) == (6, 10 + 10 + 5)
+    labels = {bars.get_label() for bars in plots.race(one).axes[0].containers}
+    assert labels == {"met all examples", "dropped before", "race halted before"}
+    curve = plots.score_curve(result(None, one))
+    assert set(drawn(curve, "best so far")[1]) == {0.5} and "dropped or halted by a race" in texts(curve)
+    rows = {row["id"]: (row["kind"], row["fate"]) for row in candidates(result(None, one))["rows"]}
+    assert rows["out"][0] == "dropped" and rows["open"] == ("unfinished", "race halted after 5 of 10 examples")
+    assert [fate(record, one) for record in history] == ["winner", "dropped", "unfinished"]
 
 
 def test_a_race_of_thousands_counts_them_by_round_and_how_far_they_came():
@@ -373,6 +414,17 @@ def test_the_heat_map_takes_the_score_on_the_most_examples():
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.500", "n = 40"]
 
 
+def test_a_source_task_with_the_name_of_the_target_has_a_row_of_its_own():
+    for name, rows in (("target", ["target (source)", "target (target)"]), ("law", ["law (source)", "law (target)"])):
+        source = phase(record("own", 0.1, origin="original", tasks=[name], n=30), search={name: 30})
+        target = phase(record("own", 0.9, origin="original", tasks=[name]), search={name: 10})
+        (axes,) = plots.heat_map(result(source, target)).axes
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == rows
+        assert [text.get_text() for text in axes.texts] == ["0.100", "n = 30", "0.900", "n = 10"]
+    alone = plots.heat_map(result(None, phase(record("own", 0.9, tasks=["target"]), search={"target": 10})))
+    assert [tick.get_text() for tick in alone.axes[0].get_yticklabels()] == ["target"]
+
+
 def test_the_map_of_influence_has_gains_and_intervals():
     found = SourceInfluence(
         {"finance": {"law": Influence(0.1, -0.05, 0.2, 1)}, "$t$": {"law": Influence(-0.2, -0.3, -0.1, 2)}},
@@ -397,7 +449,7 @@ def test_all_plots_of_a_result_come_in_reading_order_on_held_out_examples_where_
     assert list(plots.figures(small())) == NAMES
     measured = side_by_side(original=outcomes(20), target=outcomes(20, seed=7))
     drawn_ = plots.figures(small().model_copy(update={"held_out": measured}))
-    assert "21 held-out examples" in title(drawn_["score_curve"])
+    assert "21 of 22 held-out examples" in title(drawn_["score_curve"])
     assert "n = 21" in title(drawn_["metric_bars"])
 
 

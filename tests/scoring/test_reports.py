@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -84,6 +85,18 @@ def test_tables_for_pandas():
     assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all()
     changes = compare(MIXED, MIXED[::-1], RULE, resamples=50).to_frame()
     assert list(changes.columns) == ["difference", "low", "high"] and "score" in changes.index
+
+
+def test_of_confidence_nothing_is_said_where_there_is_none_and_nobody_asked_for_one():
+    unsure = [replace(outcome, confidence=None) for outcome in outcomes()]
+    plain_rule = SetObjective(Weights.of(None, confidence=False))
+    about = ("with a confidence", "ECE", "AUROC", "AUPRC", "Brier")
+    for shown in (evaluate(unsure, plain_rule, resamples=50), compare(unsure, unsure[::-1], plain_rule, resamples=50)):
+        assert not any(word in str(shown) for word in about) and "accuracy (ACC)" in str(shown)
+    # With a weight, it is told that there is none.
+    assert all(word in str(evaluate(unsure, RULE, resamples=50)) for word in about)
+    assert all(word in str(compare(unsure, outcomes(), plain_rule, resamples=50)) for word in about)
+    assert all(word in str(evaluate(outcomes(), plain_rule, resamples=50)) for word in about)
 
 
 @pytest.mark.parametrize("made", [MIXED, outcomes(3), [Outcome("unparsed")] * 3, [Outcome("error")] * 2, []])

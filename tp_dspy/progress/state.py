@@ -96,10 +96,11 @@ class Phase:
         lost = outcome.status == "error"
         return replace(self, scored=self.scored + 1, errors=self.errors + lost, cached=self.cached + cached)
 
-    def with_candidate(self, scored: ScoredCandidate, dropped: bool) -> Phase:
-        """Take in a candidate's score; of those that a race dropped it is on other examples, and does not count."""
+    def with_candidate(self, event: CandidateScored) -> Phase:
+        """Take in a candidate's score; of those that have not met all examples it is on others, and does not count."""
+        scored, dropped = event.scored, event.dropped
         own = scored.candidate.origin == "original"
-        if dropped or math.isnan(scored.score):
+        if not event.complete or math.isnan(scored.score):
             rival = scored.measurement.rival if scored.measurement is not None else None
             return replace(self, behind=rival - scored.score) if own and dropped and rival is not None else self
         original = scored.score if own else self.original
@@ -157,7 +158,7 @@ class State:
                 pace = state.pace.scored(event.outcome.usage, now)
                 return replace(state, phase=state.phase.with_outcome(event.outcome), pace=pace)
             case CandidateScored() if state.phase is not None:
-                return replace(state, phase=state.phase.with_candidate(event.scored, event.dropped))
+                return replace(state, phase=state.phase.with_candidate(event))
             case Proposed() | RoundEnded() | SelectionBegan() if state.phase is not None:
                 return state._goes_on(state.phase, event, now)
             case PhaseEnded() if state.phase is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tp_dspy.report.headline import target_name, verdict
 from tp_dspy.report.rows import phases
 from tp_dspy.report.words import difference
-from tp_dspy.scoring.metrics import LOWER_IS_BETTER, METRIC_NAMES
+from tp_dspy.scoring.metrics import LOWER_IS_BETTER, METRIC_NAMES, OF_CONFIDENCE
 from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.scoring.reports import LABELS
 from tp_dspy.sheets import number, signed
@@ -25,7 +25,7 @@ __all__ = ["CAPTIONS", "cost", "facts", "flat", "metric_rows", "moment", "prompt
 
 CAPTIONS: Mapping[str, str] = {
     "score_curve": "Each point is a candidate, in the order they were scored; the line is the best so far. A line that "
-    "still rises at the end says that more rounds might pay.",
+    "still rises at the end says that more rounds might pay. Examples met are not calls: what was known costs none.",
     "metric_bars": "The same examples for each prompt, with 95 % intervals. Whether a difference is more than chance "
     "is said by the paired interval in the table above, not by how far these overlap.",
     "metric_curves": "Each panel follows one metric of the prompt that had the best score so far: the score can rise "
@@ -96,13 +96,20 @@ def _named_prompts(result: TransferResult) -> dict[str, Mapping[str, str]]:
 
 
 def _best_source(result: TransferResult) -> Mapping[str, str] | None:
+    """Give the best source prompt as the target phase had it; None where it cannot be told which that is."""
     for found in (result.held_out, result.selection):
         if found is not None and "best source" in found.prompts:
             return found.prompts["best source"].instructions
-    carried = next((r for r in result.target.history if r.origin == "source"), None) if result.target else None
-    if carried is not None:
-        return carried.instructions
-    return result.source.ranked[0].instructions if result.source is not None and result.target is not None else None
+    if result.target is None:
+        return None
+    # Not the first that came: those that a race dropped come behind the others. And not one that the target phase does
+    # not know: its predictors may have other names there, or it was never tried.
+    tried = {record.id: record for record in result.target.history}
+    if result.source is not None:
+        best = tried.get(result.source.ranked[0].id)
+        return None if best is None else best.instructions
+    carried = [record for record in tried.values() if record.origin == "source"]
+    return carried[0].instructions if len(carried) == 1 else None
 
 
 # Metrics.
@@ -118,12 +125,15 @@ _NOTES = {
 def metric_rows(found: SideBySide, weights: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give a row for each metric that any prompt has: figures with intervals, and the target's paired difference."""
     first, target = next(iter(found.prompts)), target_name(found)
+    weighed = any(weights.get(name) for name in (*OF_CONFIDENCE, "coverage"))
+    sure = weighed or any(one.metrics.coverage > 0.0 or one.metrics.violation > 0.0 for one in found.prompts.values())
     change = found.differences.get(target) if target != first else None
     own = {name: None for prompt in found.prompts.values() for name in prompt.metrics.custom}
     rows = []
     for name in ("score", *METRIC_NAMES, *own):
         values = {prompt: one.metrics.as_dict().get(name, math.nan) for prompt, one in found.prompts.items()}
-        if all(math.isnan(value) for value in values.values()):
+        # Where nobody asks for a confidence and nothing has one, there is no word to be said of it.
+        if all(math.isnan(value) for value in values.values()) or (name == "coverage" and not sure):
             continue
         weight = weights.get(name)
         cells = [

@@ -12,10 +12,11 @@ from tp_dspy.sheets import number
 
 if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult
+    from tp_dspy.runs.records import CandidateRecord, PhaseRecord
     from tp_dspy.runs.side_by_side import SideBySide
     from tp_dspy.scoring.comparison import Comparison
 
-__all__ = ["ORIGINS", "Headline", "chance", "headline", "measured", "target_name", "verdict"]
+__all__ = ["ORIGINS", "Gain", "Headline", "chance", "gain", "headline", "measured", "target_name", "verdict"]
 
 ORIGINS: dict[Origin, str] = {
     "original": "the program's own instruction",
@@ -52,19 +53,58 @@ class Headline:
     difference: Comparison | None
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What the winner has more than the original: the one figure of it, for page and plots alike.
+
+    Attributes:
+        before: Score of the original; NaN where it has none.
+        after: Score of the winner; NaN where it has none.
+        change: What was gained; NaN where both have not been measured on the same.
+        basis: What both were measured on.
+    """
+
+    before: float
+    after: float
+    change: float
+    basis: str
+
+
+def gain(result: TransferResult) -> Gain:
+    """Say what the winner gained, on held-out examples where they were measured, else on what it was chosen on."""
+    found = measured(result)
+    if found is None:
+        return _gain_of_search(result)
+    first, target = next(iter(found.prompts)), target_name(found)
+    which = "held-out examples" if result.held_out is not None else "examples that the winner was chosen on"
+    of, difference = len(found.examples), found.differences.get(target)
+    before, after = found.paired.get(target) or (found.prompts[name].metrics.score for name in (first, target))
+    if difference is None and target != first:
+        return Gain(before, after, math.nan, f"{of} {which}, none of which both prompts answered")
+    change, n = (0.0, found.prompts[first].metrics.n) if difference is None else (difference.score, difference.n)
+    some = f"{n} of {of} {which}: those that both prompts answered"
+    return Gain(before, after, change, f"{of} {which}" if n == of else some)
+
+
+def _gain_of_search(result: TransferResult) -> Gain:
+    """Say what was gained where nothing is set side by side, as after an interruption."""
+    original, winner = result.original, result.winner
+    phase = _deciding(result)
+    chosen = phase is not None and phase.selection is not None
+    which = "examples that the winner was chosen on" if chosen else "examples of the search"
+    own, n = _answered(original), _answered(winner)
+    if not n:
+        return Gain(original.score, winner.score, winner.score - original.score, f"the {which}")
+    if not own or own == n:
+        return Gain(original.score, winner.score, winner.score - original.score, f"{n} {which}")
+    return Gain(original.score, winner.score, math.nan, f"{n} {which}; the original on {own}")
+
+
 def headline(result: TransferResult) -> Headline:
     """Say what came of a run: on held-out examples where they were measured, else on those that chose the winner."""
     found, winning = measured(result), result.winner.instructions
-    difference = None
-    if found is None:
-        before, after, n = result.original.score, result.winner.score, _examples(result)
-        basis = "the examples of the search" if n is None else f"{n} examples of the search"
-    else:
-        first, target = next(iter(found.prompts)), target_name(found)
-        before, after = (found.prompts[name].metrics.score for name in (first, target))
-        difference = found.differences.get(target)
-        which = "held-out examples" if result.held_out is not None else "examples that the winner was chosen on"
-        basis = f"{len(found.examples)} {which}"
+    gained = gain(result)
+    difference = found.differences.get(target_name(found)) if found is not None else None
     same = result.winner.id == result.original.id
     kind = "same" if same else verdict(difference)
     told = {
@@ -81,14 +121,19 @@ def headline(result: TransferResult) -> Headline:
         told = "The best source prompt so far"
     elif not same and difference is None:
         told = "Best so far: the run was stopped before the final comparison"
+        if found is not None:
+            told = "The two cannot be compared: no example was answered by both"
     elif kind == "worse" and found is not None and _keeps_more(found):
         told, kind = "The target prompt keeps the constraints better; its score is lower", "unclear"
     lines = [_where_from(result), *([] if same or difference is None else [chance(difference)])]
     if found is not None and (source := found.prompts.get("best source")) and source.instructions != winning:
-        lines.append(f"The best source prompt, as it was carried over, has {number(source.metrics.score)} on the same.")
+        alike = difference is not None and difference.n == source.metrics.n == len(found.examples)
+        where = "on the same" if alike else f"on the {source.metrics.n} that it answered"
+        lines.append(f"The best source prompt, as it was carried over, has {number(source.metrics.score)} {where}.")
     if found is not None:
         lines += _constraints(found)
-    return Headline(told, kind, before, after, basis, result.held_out is None, lines, difference)
+    chosen_on_it = result.held_out is None
+    return Headline(told, kind, gained.before, gained.after, gained.basis, chosen_on_it, lines, difference)
 
 
 def _keeps_more(found: SideBySide) -> bool:
@@ -158,6 +203,10 @@ def _where_from(result: TransferResult) -> str:
     return f"The target prompt is {said}."
 
 
-def _examples(result: TransferResult) -> int | None:
-    counted = [metrics.n for metrics in result.winner.by_task.values()]
-    return sum(counted) if counted else None
+def _deciding(result: TransferResult) -> PhaseRecord | None:
+    """Give the phase that the winner is of: the source phase, where the target phase ended before it scored one."""
+    return next((phase for phase in (result.target, result.source) if phase is not None and phase.history), None)
+
+
+def _answered(record: CandidateRecord) -> int:
+    return sum(metrics.n for metrics in record.by_task.values())

@@ -22,11 +22,12 @@ from tp_dspy.sheets import number, signed
 
 if TYPE_CHECKING:
     from tp_dspy.runs.artifacts import TransferResult
+    from tp_dspy.runs.side_by_side import SideBySide
 
 __all__ = ["render_page", "write_page"]
 
 _TEMPLATES = files("tp_dspy.report") / "templates"
-_SCRIPTS = ("base.js", "lists.js", "candidates.js", "questions.js", "start.js")
+_SCRIPTS = ("base.js", "words.js", "lists.js", "candidates.js", "questions.js", "start.js")
 # Candidates that are shown where no script runs.
 _WITHOUT_SCRIPT = 20
 # Plots of several panels, which take the whole width.
@@ -93,7 +94,7 @@ def _measurements(result: TransferResult) -> list[dict[str, Any]]:
     titles = {"held_out": "held-out examples", "selection": "examples that the winner was chosen on"}
     return [
         {
-            "title": f"On {len(found.examples)} {title}",
+            "title": f"On {len(found.examples)} {title}{_shared(found)}",
             "prompts": list(found.prompts),
             "target": target_name(found),
             "rows": content.metric_rows(found, weights if isinstance(weights, dict) else {}),
@@ -101,6 +102,13 @@ def _measurements(result: TransferResult) -> list[dict[str, Any]]:
         for name, title in titles.items()
         if (found := getattr(result, name)) is not None
     ]
+
+
+def _shared(found: SideBySide) -> str:
+    """Say what the differences are on, where that is not all."""
+    change = found.differences.get(target_name(found))
+    some = change is not None and change.n < len(found.examples)
+    return f"; differences on the {change.n} that both prompts answered" if change is not None and some else ""
 
 
 def _figures(result: TransferResult) -> list[dict[str, Any]]:

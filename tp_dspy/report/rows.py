@@ -42,7 +42,7 @@ def candidates(result: TransferResult) -> dict[str, Any]:
         finals = {record.id: (place, record) for place, record in enumerate(phase.ranked, 1)}
         searched = {record.id for record in phase.history}
         known = [*phase.history, *(record for record in phase.ranked if record.id not in searched)]
-        dropped = set(phase.dropped)
+        dropped, unfinished = set(phase.dropped), set(phase.unfinished)
         made = []
         for number, record in enumerate(known, 1):
             for task in record.by_task:
@@ -50,7 +50,10 @@ def candidates(result: TransferResult) -> dict[str, Any]:
             texts.setdefault(record.id, record.instructions)
             place, final = finals.get(record.id, (0, None))
             row = _candidate(record, tasks) | {"phase": name, "no": number}
-            row |= _fate(record, phase, place, record.id in dropped)
+            if record.id in unfinished:
+                row |= _unfinished(record, phase, place)
+            else:
+                row |= _fate(record, phase, place, record.id in dropped)
             if place and record.id == result.winner.id and name == next(iter(phases(result))):
                 row["fate"] += ", the winner"
             if final is not None and phase.selection is not None:
@@ -85,8 +88,17 @@ def _figures(metrics: Metrics) -> list[float | None]:
     return [_short(getattr(metrics, name)) for name in (*_BY_TASK, "score")]
 
 
+def _unfinished(record: CandidateRecord, phase: PhaseRecord, place: int) -> dict[str, Any]:
+    """Say how far a candidate had come when its race was halted."""
+    met, total = record.measurement.examples if record.measurement else 0, sum(phase.search.values())
+    halted = f"race halted after {met} of {total} examples"
+    if place:
+        return {"kind": "finalist", "rank": place, "fate": f"finalist {place}", "race": halted, "why": ""}
+    return {"kind": "unfinished", "rank": 1e5 - met, "fate": halted, "why": ""}
+
+
 def _fate(record: CandidateRecord, phase: PhaseRecord, place: int, dropped: bool) -> dict[str, Any]:
-    """Say what became of a candidate, in words and in an order: finalists, all examples met, dropped, never scored."""
+    """Say what became of a candidate, in words and in an order: finalists, all examples met, dropped, not scored."""
     total = sum(phase.search.values())
     of = f" of {total}" if total else ""
     measurement = record.measurement

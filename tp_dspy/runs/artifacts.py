@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -382,7 +383,12 @@ def _selection(
     if finals is None or len(finals.panel) != 1:
         return None
     chosen = {"original": original, "target": phase.best.candidate}
-    at_hand = next((s.candidate for s in phase.history if s.candidate.origin == "source"), None)
+    # Of source prompts at hand the one of which most was expected; whom a race dropped comes late in the history.
+    at_hand = max(
+        (s.candidate for s in phase.history if s.candidate.origin == "source"),
+        key=lambda candidate: round(candidate.prior.mean, 2) if candidate.prior is not None else -math.inf,
+        default=None,
+    )
     carried = source.best.candidate if source is not None else at_hand
     known: dict[str, Standing] = {standing.candidate.id: standing for standing in finals.standings}
     if carried is not None and carried.id in known:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
+from pydantic import Field
 
 from tp_dspy.runs.records import Record
 from tp_dspy.scoring.comparison import Comparison, compare
@@ -73,11 +74,14 @@ class SideBySide(Record):
         prompts: By name: "original", "best source" where there is one, "target".
         differences: By name, of all but the first: that prompt less the first, paired. One that shares no answered
             example with the first has none.
+        paired: By name, as `differences`: the score of the first and of that prompt on the examples that both have
+            answers to. Empty in older files.
     """
 
     examples: list[ExampleRecord]
     prompts: dict[str, PromptRecord]
     differences: dict[str, Comparison]
+    paired: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
     @classmethod
     def of(
@@ -98,6 +102,10 @@ class SideBySide(Record):
         """
         first, *others = evaluations
         base = evaluations[first]
+        shared = {
+            name: [pair for pair in _pairs(base, evaluations[name]) if "error" not in (pair[0].status, pair[1].status)]
+            for name in others
+        }
         return cls(
             examples=[
                 ExampleRecord(inputs={k: _writable(str(v)) for k, v in e.inputs().toDict().items()}) for e in examples
@@ -114,8 +122,9 @@ class SideBySide(Record):
             differences={
                 name: compare(base.outcomes, evaluations[name].outcomes, base.rule, seed=seed)
                 for name in others
-                if any("error" not in (a.status, b.status) for a, b in _pairs(base, evaluations[name]))
+                if shared[name]
             },
+            paired={name: _scores(base, evaluations[name], pairs) for name, pairs in shared.items() if pairs},
         )
 
 
@@ -126,6 +135,14 @@ def _shortened(text: str) -> str:
 def _writable(value: Any) -> Any:
     """Half a surrogate pair, as LMs that are cut off leave it and data may hold, is no text that a file can hold."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _scores(first: Evaluation, second: Evaluation, shared: Sequence[tuple[Outcome, Outcome]]) -> tuple[float, float]:
+    """Score both on the examples that they share; what is known already is not measured again."""
+    if len(shared) == len(first.outcomes):
+        return first.metrics.score, second.metrics.score
+    one, other = (first.rule.measure(side).score for side in zip(*shared, strict=True))
+    return one, other
 
 
 def _pairs(first: Evaluation, second: Evaluation) -> Iterable[tuple[Outcome, Outcome]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tp_dspy.scoring.metrics import LOWER_IS_BETTER, ReliabilityCurve
+from tp_dspy.scoring.metrics import LOWER_IS_BETTER, OF_CONFIDENCE, ReliabilityCurve
 from tp_dspy.sheets import Line, Sheet, Table, number, signed
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ LABELS: Mapping[str, str] = {
 }
 """What the metrics are called where there is room."""
 
+_ABOUT_CONFIDENCE = OF_CONFIDENCE | {"coverage"}
 # More rows and columns than this hardly show anything.
 _MOST_ANSWERS = 12
 
@@ -83,12 +84,16 @@ def evaluation_sheet(evaluation: Evaluation) -> Sheet:
 
 def _tables(evaluation: Evaluation) -> list[Table]:
     metrics, without = evaluation.metrics.as_dict(), evaluation.uncalibrated
+    rule = evaluation.rule
+    # Where nobody asks for a confidence and nothing has one, there is no word to be said of it.
+    asked_for = _ABOUT_CONFIDENCE & {*rule.weights.by_metric, *rule.constraints.levels}
+    silent = frozenset() if asked_for or metrics["coverage"] > 0.0 else _ABOUT_CONFIDENCE
     rows = []
-    for name in [*evaluation.rule.names, "score"]:
+    for name in [one for one in (*rule.names, "score") if one not in silent]:
         low, high = evaluation.intervals.get(name, (math.nan, math.nan))
         lower = name in LOWER_IS_BETTER
-        weight = evaluation.rule.weights.by_metric.get(name)
-        level = evaluation.rule.constraints.levels.get(name)
+        weight = rule.weights.by_metric.get(name)
+        level = rule.constraints.levels.get(name)
         asked = "" if level is None else f"wanted: {'at most' if lower else 'at least'} {level:g}"
         rows.append(
             [
@@ -151,6 +156,10 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
 
 
 def _differences(comparison: Comparison) -> Table:
+    by_metric = comparison.by_metric
+    # Neither side has a confidence, so that nothing of it can differ.
+    sure, calibrated = (by_metric.get(name, (math.nan,))[0] for name in ("coverage", "brier"))
+    silent = _ABOUT_CONFIDENCE if sure == 0.0 and math.isnan(calibrated) else frozenset()
     rows = [
         [
             LABELS.get(name, name),
@@ -158,10 +167,8 @@ def _differences(comparison: Comparison) -> Table:
             f"{signed(row[1])} to {signed(row[2])}" if not math.isnan(row[1]) else "-",
             "lower is better" if name in LOWER_IS_BETTER else "",
         ]
-        for name, row in {
-            **comparison.by_metric,
-            "score": (comparison.score, comparison.low, comparison.high),
-        }.items()
+        for name, row in {**by_metric, "score": (comparison.score, comparison.low, comparison.high)}.items()
+        if name not in silent
     ]
     title = f"Second minus first, on the same {comparison.n} examples, 95 % intervals"
     return Table(title, ["metric", "difference", "interval", ""], rows)

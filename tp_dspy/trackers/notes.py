@@ -25,7 +25,7 @@ from tp_dspy.optimization.events import Event, PhaseEnded, Planned, RoundEnded, 
 from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.stopping import Spent
 from tp_dspy.runs.artifacts import TransferResult
-from tp_dspy.runs.events import Compiled, Failed, Measured
+from tp_dspy.runs.events import Compiled, Constructed, Failed, Measured
 from tp_dspy.runs.records import CandidateRecord
 from tp_dspy.runs.side_by_side import SideBySide
 from tp_dspy.scoring.metrics import METRIC_NAMES
@@ -74,6 +74,9 @@ def notes_of(event: Event) -> Notes | None:
         return Notes(metrics=_spent(event.spent), step=at, axis="spent/scorer_calls", tags=ended)
     if isinstance(event, PhaseEnded):
         return _phase(event)
+    if isinstance(event, Constructed):
+        # As `SourcePrompts.load` reads it.
+        return Notes(texts={"source_prompts.json": event.prompts.model_dump_json(indent=2)})
     if isinstance(event, Compiled):
         return replace(_compiled(event.result), target=target_of(event.phase))
     if isinstance(event, Measured):
@@ -213,13 +216,15 @@ def _best(result: PhaseResult, prefix: str) -> dict[str, float]:
 def _rounds(result: PhaseResult) -> Rows:
     """Give the best so far after each round, with its instructions."""
     dropped = {candidate.id for candidate in result.dropped}
+    partial = dropped | {candidate.id for candidate in result.unfinished}
     rows: list[dict[str, Any]] = []
     best: ScoredCandidate | None = None
     for round in sorted({scored.round for scored in result.history}):
         scored = [s for s in result.history if s.round == round]
-        whole = [s for s in scored if s.candidate.id not in dropped]
+        whole = [s for s in scored if s.candidate.id not in partial]
         best = max([*([best] if best else []), *whole], key=lambda s: s.rank, default=None)
-        row: dict[str, Any] = {"round": round, "candidates": len(scored), "dropped": len(scored) - len(whole)}
+        row: dict[str, Any] = {"round": round, "candidates": len(scored)}
+        row["dropped"] = sum(s.candidate.id in dropped for s in scored)
         row |= {"best": best.candidate.id if best else None, "score": _or_none(best.score) if best else None}
         rows.append(row | {"instructions": _instructions(best.candidate.instructions) if best else None})
     return rows

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tp_dspy.report.plots.progress import Phase, best_so_far, calls_so_far, mean_metric, phases
+from tp_dspy.report.headline import gain
+from tp_dspy.report.plots.progress import Phase, best_so_far, examples_so_far, mean_metric, phases
 from tp_dspy.report.plots.style import COLOURS, INK, NothingToDrawError, drawing, label, legend_below, new_plot
 from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.runs.records import CandidateRecord
@@ -32,7 +33,7 @@ _ORIGINS = {
 }
 # More hollow points than this in a phase hide each other, and make the file large.
 _MOST_DROPPED = 1500
-_CALLS = "scorer calls (one per candidate and example)"
+_EXAMPLES = "examples met (all candidates together)"
 _ARRIVAL = "candidates, in order of arrival"
 
 
@@ -49,7 +50,7 @@ def score_curve(result: TransferResult) -> Figure:
     found = phases(result)
     if not any(math.isfinite(one.score) for phase in found for one in phase.record.history):
         raise NothingToDrawError("There is no score curve: no candidate of the result has a score.")
-    figure = new_plot(f"Score by scorer calls: {gained(result)}".rstrip(": "), 7.8, 4.6)
+    figure = new_plot(f"Score by examples met: {gained(result)}".rstrip(": "), 7.8, 4.6)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, phase in zip(panels, found, strict=True):
         x, unit = _positions(phase)
@@ -111,19 +112,13 @@ def metric_curves(result: TransferResult) -> Figure:
 
 
 def gained(result: TransferResult) -> str:
-    """Say what the winner gained on the original, on held-out examples where there are some; "" if that is unknown."""
-    measured = result.held_out or result.selection
-    kind = "held-out examples" if result.held_out is not None else "examples it was chosen on"
-    if measured is not None and len(measured.prompts) > 1:
-        first, *others = measured.prompts
-        name = "target" if "target" in others else others[-1]
-        before, after = (measured.prompts[one].metrics for one in (first, name))
-        pair, where = (before.score, after.score), f"on {after.n} {kind}"
-    else:
-        pair, where = (result.original.score, result.winner.score), "where it was chosen"
-    if not all(map(math.isfinite, pair)):
+    """Say what the winner gained on the original, in the headline's figures; "" if that is unknown."""
+    found = gain(result)
+    if not math.isfinite(found.change):
         return ""
-    return f"{pair[0]:.3f} → {pair[1]:.3f} ({signed(pair[1] - pair[0])}) {where}"
+    # In one line: what is said of the examples behind a colon is for where there is room.
+    where = found.basis.partition(":")[0].replace("that the winner was", "it was")
+    return f"{found.before:.3f} → {found.after:.3f} ({signed(found.change)}) on {where}"
 
 
 def _count(axes: Axes, ticks: int) -> None:
@@ -141,8 +136,8 @@ def _title(phase: Phase, width: int) -> str:
 
 
 def _positions(phase: Phase) -> tuple[FloatArray, str]:
-    calls = calls_so_far(phase.record)
-    return (np.arange(1.0, len(phase.record.history) + 1), _ARRIVAL) if calls is None else (calls, _CALLS)
+    met = examples_so_far(phase.record)
+    return (np.arange(1.0, len(phase.record.history) + 1), _ARRIVAL) if met is None else (met, _EXAMPLES)
 
 
 def _metric(name: str) -> Callable[[CandidateRecord], float]:
@@ -204,11 +199,11 @@ def _best(
 
 
 def _points(axes: Axes, phase: Phase, x: FloatArray) -> None:
-    """Draw every candidate, those that a race dropped hollow."""
-    history, dropped = phase.record.history, set(phase.record.dropped)
-    every = max(1, math.ceil(sum(one.id in dropped for one in history) / _MOST_DROPPED))
+    """Draw every candidate, those that have not met all examples hollow."""
+    history, partial = phase.record.history, phase.record.incomplete
+    every = max(1, math.ceil(sum(one.id in partial for one in history) / _MOST_DROPPED))
     scores = np.array([one.score for one in history])
-    out = np.array([one.id in dropped for one in history])
+    out = np.array([one.id in partial for one in history])
     shown = ~out | (np.cumsum(out) % every == 0)
     for origin, (marker, colour, size, text) in _ORIGINS.items():
         mine = np.array([one.origin == origin for one in history])
@@ -219,6 +214,7 @@ def _points(axes: Axes, phase: Phase, x: FloatArray) -> None:
             axes.plot([], [], marker, color=colour, markersize=size, label=text)
     if out.any():
         text = f"dropped (1 in {every} shown)" if every > 1 else "dropped by a race"
+        text = text.replace("dropped", "dropped or halted") if phase.record.unfinished else text
         axes.plot([], [], "o", color=INK, markersize=5, fillstyle="none", alpha=0.75, label=text)
 
 

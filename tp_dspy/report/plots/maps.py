@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tp_dspy.report.plots.progress import phases
+from tp_dspy.report.plots.progress import Phase, phases
 from tp_dspy.report.plots.style import INK, NothingToDrawError, drawing, label, new_plot
 from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.runs.influence import SourceInfluence
@@ -43,13 +44,16 @@ def heat_map(result: TransferResult) -> Figure:
     """
     prompts = _prompts(result)
     found = phases(result)
-    tasks = list(dict.fromkeys(name for phase in found for name in _tasks(phase.record)))
-    cells = [[_on(found_task, name, result) for name in prompts.values()] for found_task in tasks]
+    # By phase: a source task may have the target's name, and is another one all the same.
+    tasks = [(phase, name) for phase in found for name in _tasks(phase.record)]
+    # Original and winner are of the phase that decided; there they may have met more than in the search.
+    own = {phase.name: [result.original, result.winner] if phase is found[-1] else [] for phase in found}
+    cells = [[_on(phase, task, name, own[phase.name]) for name in prompts.values()] for phase, task in tasks]
     scores = np.array([[math.nan if cell is None else cell.score for cell in row] for row in cells])
     if not np.isfinite(scores).any():
         raise NothingToDrawError("There is no heat map: none of the prompts has a score on a task.")
-    targets = set(_tasks(result.target)) if result.target is not None else set()
-    names = [f"{label(task, 30)}{' (target)' if task in targets and task != 'target' else ''}" for task in tasks]
+    often = Counter(task for _, task in tasks)
+    names = [f"{label(task, 30)}{_of(phase, task, twice=often[task] > 1)}" for phase, task in tasks]
     left_out = len(tasks) - _MOST_TASKS
     title = "Score of prompts by task" + (f" (the last {_MOST_TASKS} of {len(tasks)} tasks)" if left_out > 0 else "")
     texts = [[_cell(cell) for cell in row] for row in cells]
@@ -96,11 +100,14 @@ def _prompts(result: TransferResult) -> dict[str, str]:
     return {name: one for one, name in names.items()}
 
 
-def _on(task: str, candidate: str, result: TransferResult) -> Metrics | None:
-    """What a candidate did on a task, on the most examples it has met of it."""
-    records: list[CandidateRecord] = [result.original, result.winner]
-    for phase in phases(result):
-        records += [*phase.record.ranked, *phase.record.history]
+def _of(phase: Phase, task: str, *, twice: bool) -> str:
+    """Say what a task is, where its name does not."""
+    return f" ({phase.name})" if twice or (phase.name == "target" and task != "target") else ""
+
+
+def _on(phase: Phase, task: str, candidate: str, more: Sequence[CandidateRecord]) -> Metrics | None:
+    """What a candidate did on a task of a phase, on the most examples it has met of it."""
+    records = [*more, *phase.record.ranked, *phase.record.history]
     met = [one.by_task[task] for one in records if one.id == candidate and task in one.by_task]
     met = [metrics for metrics in met if metrics.n and math.isfinite(metrics.score)]
     return max(met, key=lambda metrics: metrics.n, default=None)

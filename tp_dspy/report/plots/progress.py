@@ -1,4 +1,4 @@
-"""What happened in a phase, as numbers: calls so far, the best so far, calls that racing saved."""
+"""What happened in a phase, as numbers: examples met so far, the best so far, calls that racing saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tp_dspy.runs.artifacts import TransferResult
 from tp_dspy.runs.records import CandidateRecord, PhaseRecord
 from tp_dspy.scoring.metrics import METRIC_NAMES
 
-__all__ = ["Phase", "best_so_far", "calls_so_far", "mean_metric", "phases", "saved_calls"]
+__all__ = ["Phase", "best_so_far", "examples_so_far", "mean_metric", "phases", "saved_calls"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,10 +42,12 @@ def phases(result: TransferResult) -> list[Phase]:
     return found
 
 
-def calls_so_far(record: PhaseRecord) -> FloatArray | None:
-    """Count the scorer calls up to and with each candidate, in order of arrival; None where that was not kept.
+def examples_so_far(record: PhaseRecord) -> FloatArray | None:
+    """Count the examples met up to and with each candidate, in order of arrival; None where that was not kept.
 
-    Within a round candidates race side by side, and are counted here one after the other; between rounds it is exact.
+    Not calls of the scorer LM, which nobody kept by candidate: a pair that was known costs none, and a program of
+    several predictors takes several. Within a round candidates race side by side, and are counted here one after the
+    other; between rounds it is exact.
     """
     met = [one.measurement.examples if one.measurement is not None else None for one in record.history]
     if not met or None in met:
@@ -56,12 +58,12 @@ def calls_so_far(record: PhaseRecord) -> FloatArray | None:
 def best_so_far(record: PhaseRecord) -> list[CandidateRecord | None]:
     """Name the best so far after each candidate, in order of arrival; None before the first that counts.
 
-    Those that a race dropped do not count: they have met fewer examples, and were not the best on those.
+    Those that have not met all examples do not count.
     """
-    dropped, best, found = set(record.dropped), None, []
+    partial, best, found = record.incomplete, None, []
     merit = (-math.inf, -math.inf)
     for one in record.history:
-        if one.id not in dropped and not math.isnan(one.score) and (worth := one.scored().merit) > merit:
+        if one.id not in partial and not math.isnan(one.score) and (worth := one.scored().merit) > merit:
             best, merit = one, worth
         found.append(best)
     return found
@@ -78,9 +80,13 @@ def mean_metric(record: CandidateRecord, name: str) -> float:
 
 
 def saved_calls(record: PhaseRecord) -> tuple[int, int] | None:
-    """Count the scorer calls that racing saved, and those of a search without it; None where that was not kept."""
-    panel, dropped = sum(record.search.values()), set(record.dropped)
+    """Count the scorer calls that racing saved, and those of a search without it; None where that was not kept.
+
+    Of those that were in a race when it was halted both are what they have met: nobody decided about the rest.
+    """
+    panel, dropped, open_ = sum(record.search.values()), set(record.dropped), set(record.unfinished)
     met = {one.id: one.measurement.examples for one in record.history if one.measurement is not None}
     if not panel or not met:
         return None
-    return sum(max(panel - count, 0) for one, count in met.items() if one in dropped), panel * len(met)
+    without = sum(count if one in open_ else panel for one, count in met.items())
+    return sum(max(panel - count, 0) for one, count in met.items() if one in dropped), without

@@ -44,7 +44,7 @@ def race(phase: PhaseRecord, name: str = "") -> Figure:
     known = [one for one in phase.history if one.measurement is not None]
     panel = sum(phase.search.values())
     if len(known) > _MOST_BARS:
-        return _by_round(known, panel, title)
+        return _by_round(phase, known, panel, title)
     figure = new_plot(title, 7.8, 1.5 + 0.105 * max(len(known), 8))
     axes = figure.subplots()
     _bars(axes, known, set(phase.dropped), panel)
@@ -71,7 +71,7 @@ def _bars(axes: Axes, known: Sequence[CandidateRecord], dropped: set[str], panel
     for some, text, fill, hatch in (
         (~out & (met >= panel), "met all examples", blue, ""),
         (out, "dropped before", "none", "/////"),
-        (~out & (met < panel), "not finished", "none", ""),
+        (~out & (met < panel), "race halted before", "none", ""),
     ):
         if some.any():
             axes.barh(
@@ -86,7 +86,7 @@ def _bars(axes: Axes, known: Sequence[CandidateRecord], dropped: set[str], panel
     axes.set_ylim(places[-1] + 0.8, places[0] - 0.8)
 
 
-def _by_round(known: Sequence[CandidateRecord], panel: int, title: str) -> Figure:
+def _by_round(phase: PhaseRecord, known: Sequence[CandidateRecord], panel: int, title: str) -> Figure:
     """How many candidates of each round, or of some rounds together, came how far."""
     rounds = sorted({one.round for one in known})
     size = -(-len(rounds) // _MOST_ROUNDS)
@@ -99,7 +99,7 @@ def _by_round(known: Sequence[CandidateRecord], panel: int, title: str) -> Figur
         counts[row[number], np.searchsorted(ends, min(met, panel))] += count
     figure = new_plot(title, 7.8, 1.7 + 0.27 * max(len(groups), 4))
     axes = figure.subplots()
-    _stacked(axes, counts, steps, panel)
+    _stacked(axes, counts, steps, panel, "dropped or halted" if phase.unfinished else "dropped")
     axes.set_yticks(range(len(groups)), [_rounds(group) for group in groups])
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -121,7 +121,7 @@ def _rounds(group: Sequence[int]) -> str:
     return f"round {group[0]}" if len(group) == 1 else f"rounds {group[0]}-{group[-1]}"
 
 
-def _stacked(axes: Axes, counts: np.ndarray, steps: Sequence[tuple[int, int]], panel: int) -> None:
+def _stacked(axes: Axes, counts: np.ndarray, steps: Sequence[tuple[int, int]], panel: int, ended: str) -> None:
     left = np.zeros(len(counts))
     for index, (low, high) in enumerate(steps):
         whole = index == len(steps) - 1
@@ -137,7 +137,7 @@ def _stacked(axes: Axes, counts: np.ndarray, steps: Sequence[tuple[int, int]], p
             edgecolor=COLOURS["blue"],
             hatch="" if whole else ("", "-----", "/////", "\\\\\\\\\\", "xxxxx")[index % 5],
             linewidth=0.8,
-            label=f"met all {panel} examples" if whole else f"dropped after {examples}",
+            label=f"met all {panel} examples" if whole else f"{ended} after {examples}",
         )
         left += counts[:, index]
 

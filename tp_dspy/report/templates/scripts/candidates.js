@@ -5,15 +5,17 @@ rows.forEach((row, index) => {
   row.label = (row.phase === "source" ? "S" : "T") + row.no;
   row.words = Object.values(data.texts[row.id]).join("\n");
 });
-const kinds = { finalist: "finalist", met: "all examples met", dropped: "dropped", unscored: "not scored" };
+const kinds = { finalist: "finalist", met: "all examples met", unfinished: "race halted", dropped: "dropped", unscored: "not scored" };
 const figure = (key) => ({ key, value: (row) => row[key], first: -1, class: "num", cell: (row) => [number(row[key], 2)] });
+// Those that are left out where no candidate has a figure: without a confidence there is no calibration to tell of.
+const optional = ["expected", "ece", "auroc"];
 const columns = [
   { key: "label", name: "No.", value: (row) => row.label, class: "first", cell: toggle },
   { key: "words", name: "Instruction", value: (row) => row.words, class: "words", cell: (row) => [block(row.words, "clip")] },
   {
     ...figure("score"),
     name: "Score",
-    class: (row) => (row.kind === "dropped" ? "num rough" : "num"),
+    class: (row) => (["dropped", "unfinished"].includes(row.kind) ? "num rough" : "num"),
     cell: (row) => [el("b", {}, number(row.score)), row.low === null ? null : el("small", {}, range(row.low, row.high))],
   },
   {
@@ -31,7 +33,7 @@ const columns = [
   { key: "phase", name: "Phase", value: (row) => row.phase, cell: (row) => [row.phase] },
   { ...figure("round"), name: "Round", first: 1, cell: (row) => [String(row.round)] },
   { key: "origin", name: "Origin", value: (row) => row.origin, cell: (row) => [row.origin] },
-];
+].filter((column) => !optional.includes(column.key) || rows.some((row) => column.value(row) !== null));
 const table = byId("candidates-table");
 const body = table.tBodies[0];
 const sorting = keep("sorting", () => ({ key: sorting.key, direction: sorting.direction })) || { key: null, direction: 1 };
@@ -99,7 +101,7 @@ function detail(row) {
   const chain = lineage(row);
   left.append(el("h4", {}, "Lineage"));
   if (chain.length === 0) left.append(el("p", { class: "muted" }, "Not derived from another candidate."));
-  else left.append(el("ol", { class: "lineage" }, ...chain.map(ancestor)));
+  else left.append(el("ol", { class: "lineage" }, ...chain.map((one, place) => ancestor(one, chain[place - 1] || row, place === 0))));
   const right = el("div", {}, el("h4", {}, "By task"), byTask(row));
   if (row.final) {
     const words = "As a finalist: " + number(row.final[0]) + " on " + count(row.final[1]) + " selection examples.";
@@ -113,6 +115,7 @@ function byTask(row) {
   for (const [task] of row.by_task) head.append(el("th", { scope: "col" }, said(data.tasks[task])));
   const lines = [el("tr", {}, el("th", { scope: "row" }, "examples"), ...row.by_task.map((one) => el("td", {}, count(one[1]))))];
   data.metrics.forEach((name, place) => {
+    if (row.by_task.every((one) => one[2 + place] === null)) return;
     const cells = row.by_task.map((one) => el("td", {}, number(one[2 + place])));
     lines.push(el("tr", { class: name === "Score" ? "main" : undefined }, el("th", { scope: "row" }, name), ...cells));
   });
@@ -137,12 +140,31 @@ function lineage(row) {
   }
   return chain;
 }
-function ancestor(row) {
+function ancestor(row, child, open) {
   if (row.index === undefined) return el("li", {}, el("small", {}, "A candidate that is not in this file"));
   const link = el("a", { href: "#c" + row.index, onclick: (event) => goTo(event, row) }, row.label);
   const about = [" · ", row.phase, " · ", row.origin, " · round ", String(row.round), " · score ", number(row.score)];
-  return el("li", {}, el("small", {}, link, ...about), block(row.words, "clip"));
+  return el("li", {}, el("small", {}, link, ...about), block(row.words, "clip"), step(row, child, open));
 }
+/** What became of a candidate in the next one. Compared when it is asked for: there may be a hundred steps. */
+function step(before, after, open) {
+  const summary = el("summary", {}, "What changed from here to " + after.label + ", word by word");
+  const made = el("details", { class: "step", open, ontoggle: () => fill() }, summary);
+  const fill = () => made.childElementCount > 1 || made.append(...changes(before, after));
+  if (open) fill();
+  return made;
+}
+function changes(parent, child) {
+  const [old, now] = [data.texts[parent.id], data.texts[child.id]];
+  const before = (predictor) => (Object.hasOwn(old, predictor) ? old[predictor] : "");
+  const changed = Object.keys(now).filter((predictor) => before(predictor) !== now[predictor]);
+  if (changed.length === 0) return [el("p", { class: "muted" }, "Nothing changed.")];
+  return changed.flatMap((predictor) => [
+    changed.length > 1 ? el("small", {}, "Instruction of ", said(predictor)) : null,
+    el("div", { class: "text diff", dir: "auto" }, ...difference(before(predictor), now[predictor]).map(piece)),
+  ]).filter(Boolean);
+}
+const piece = ([op, text]) => el({ equal: "span", delete: "del", insert: "ins" }[op], {}, seen(text));
 function goTo(event, row) {
   event.preventDefault();
   show(row);
@@ -193,6 +215,15 @@ function sortBy(key, direction) {
 function clear() {
   for (const control of controls) control.value = "";
   refresh();
+}
+
+/** Paper has no button that brings more: have the rows that match, up to a limit, and say what is left out. */
+function lengthenCandidates() {
+  const shorten = list.lengthen(200);
+  const left = matching().length - list.shown;
+  const words = " more candidates are left out of this print: filter, sort or show all of them before printing to have others.";
+  byId("candidates-left").textContent = left > 0 ? count(left) + words : "";
+  return shorten;
 }
 
 function startCandidates() {

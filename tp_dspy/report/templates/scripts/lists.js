@@ -43,6 +43,18 @@ function lazy({ box, step, row, more, all, told }) {
       if (place >= shown) grow(Math.ceil((place + 1) / step) * step);
       return place >= 0;
     },
+    /** Have more rows for a while, as on paper; returns what takes them away again. */
+    lengthen(target) {
+      const [last, before, then] = [box.lastChild, shown, items];
+      grow(target);
+      return () => {
+        // Where another list has come since, it has its own rows.
+        if (items !== then || !last?.isConnected) return;
+        while (box.lastChild !== last) box.lastChild.remove();
+        shown = before;
+        grow(shown);
+      };
+    },
     get shown() {
       return shown;
     },

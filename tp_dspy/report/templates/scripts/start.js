@@ -35,14 +35,17 @@ function startCopying() {
 }
 
 function startPrinting() {
-  let closed = [];
+  const after = [];
+  const restore = () => after.splice(0).forEach((undo) => undo());
   addEventListener("beforeprint", () => {
-    closed = [...document.querySelectorAll("details:not([open])")];
-    for (const one of closed) one.open = true;
+    restore();
+    after.push(lengthenCandidates());
+    for (const one of document.querySelectorAll("details:not([open], .step)")) {
+      one.open = true;
+      after.push(() => (one.open = false));
+    }
   });
-  addEventListener("afterprint", () => {
-    for (const one of closed) one.open = false;
-  });
+  addEventListener("afterprint", restore);
 }
 
 function startKeeping() {
