@@ -91,11 +91,6 @@ _HOMES = {
 }
 
 
-if "mlflow" in sys.modules:
-    # Its autolog patches the optimisers that are there when it is called.
-    from tp_dspy.teleprompter import TransferPrompting
-
-
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return importlib.import_module("tp_dspy.errors")
@@ -103,7 +98,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tp_dspy' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"tp_dspy.{_HOMES[name]}"), name)
     globals()[name] = value  # found at once the next time
+    if name == "TransferPrompting" and "mlflow" in sys.modules:
+        importlib.import_module("tp_dspy.trackers.autolog").patched(value)
     return value
+
+
+if "mlflow" in sys.modules:
+    # Its autolog patches the optimisers that are there when it is called: the public way to be seen by it.
+    __getattr__("TransferPrompting")
 
 
 def __dir__() -> list[str]:

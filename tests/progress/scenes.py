@@ -69,7 +69,7 @@ def candidate(text: str, score: float, origin: Any = "proposal", phase: str = "s
 
 def dropped(text: str, score: float, rival: float, origin: Any = "proposal") -> CandidateScored:
     there = ScoredCandidate(Candidate({"self": text}, origin), score, {}, measurement=Measurement(5, rival=rival))
-    return CandidateScored("source", there, dropped=True)
+    return CandidateScored("source", there, dropped=True, complete=False)
 
 
 def answer(phase: str = "source", *, status: Any = "ok", calls: int = 1, cached: int = 0) -> OutcomeArrived:

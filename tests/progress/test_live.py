@@ -78,6 +78,20 @@ def test_whatever_ends_it_is_told_and_the_screen_is_free_again(error: type[BaseE
         assert [one.why for one in recorder.closed[0].ended] == [f"broken off: {error.__name__}"]
 
 
+def test_the_screen_is_free_again_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError, match="can't start new thread"), LiveProgress(renderer=Recorder()):
+            raise AssertionError("not reached")
+    recorder = Recorder()
+    with LiveProgress(renderer=recorder) as shown:
+        shown(StepBegan("Scoring", 3))
+        until(lambda: recorder.drawn)
+
+
 def test_a_display_within_another_shows_nothing() -> None:
     outer, inner = Recorder(), Recorder()
     with LiveProgress(renderer=outer) as shown:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tests.progress.scenes import HOSTILE, Told, a_phase, answer, planned, plans
-from tp_dspy.optimization.events import Spending, StepBegan
+from tp_dspy.optimization.events import RoundEnded, Spending, StepBegan
 from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.optimization.stopping import Seconds, Spent, Tokens, Usd
 from tp_dspy.progress.lines import Lines
@@ -72,6 +72,22 @@ def test_what_is_over_stays_as_a_table_above() -> None:
     assert text.count(head) == text.count(row) == 1
     assert text.index(head) < text.index(row) < text.index("Spent: 112142 scorer calls")
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "the cursor is there again"
+
+
+def test_what_was_spent_in_a_round_is_no_line_of_its_own() -> None:
+    console, told = screen(terminal=False), Told().tell(planned())
+    lines = Lines(console)
+    for event, after in a_phase()[:-2]:
+        for one in [Spending("source", SPENT), event] if isinstance(event, RoundEnded) else [event]:
+            told.tell(one, after)
+            lines.draw(told.view)
+            after = 0.0
+    said = [line.split("] ", 1)[1].split(";")[0] for line in text_of(console).splitlines()]
+    assert said[1:] == [
+        "Source prompts: scoring the first 6 prompts",
+        "Source prompts: first prompts scored, waiting for proposals",
+        "Source prompts, round 1 of 4: 5 of 8 replies usable, waiting for proposals",
+    ]
 
 
 def test_a_frame_that_has_not_changed_is_not_drawn_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,22 @@ def test_the_title_says_the_round_of_how_many_and_what_goes_on() -> None:
     assert asked.view.title == "Source prompts, round 1 of 4: scoring 5 new prompts (5 of 8 replies usable)"
     ended = told_up_to(RoundEnded)
     assert ended.view.title == "Source prompts, round 1 of 4: 5 of 8 replies usable, waiting for proposals"
+
+
+def test_a_round_that_brought_nothing_new_is_told_with_what_it_cost() -> None:
+    paid = [Spent(scorer_calls=60, reference_calls=1)]
+    told = Told().tell(replace(planned(), spent=lambda: paid[-1])).tell(PhaseBegan("source", 6, 4))
+    told.tell(StepBegan("source", 60)).tell(candidate("Answer.", 0.628, "original"))
+    told.tell(Spending("source", paid[-1])).tell(RoundEnded("source", 0, result(scored("Answer.", 0.628, "original"))))
+    before = told.view
+    paid.append(Spent(scorer_calls=60, reference_calls=9))
+    told.tell(Proposed("source", 1, 0, 8), 10.0)
+    assert told.view.title == "Source prompts, round 1 of 4: nothing new to score (0 of 8 replies usable)"
+    told.tell(Spending("source", paid[-1]))
+    assert told.view.step == before.step and told.view.ended == told.view.after == (), "the phase goes on"
+    told.tell(RoundEnded("source", 1, result(scored("Answer.", 0.628, "original"))))
+    assert told.view.title == "Source prompts, round 1 of 4: 0 of 8 replies usable, waiting for proposals"
+    assert told.rows["Calls"] == "60 of 200 scorer, 9 of 16 reference" and told.view.step == before.step + 1
 
 
 def test_calls_and_costs_stand_beside_the_plan_or_the_budget_where_that_is_less() -> None:
@@ -165,7 +182,8 @@ def test_an_error_ends_the_phase_with_the_best_so_far() -> None:
 def test_many_targets_are_numbered_and_told_in_one_line_of_plan() -> None:
     names = [f"target {name}" for name in [*map(str, range(29)), HOSTILE]]
     told = Told().tell(planned(*names))
-    assert told.view.before == ("At most: 30 phases, 240 reference calls; 3000 scorer calls in all.",)
+    (plan,) = told.view.before
+    assert plan.startswith("At most: 30 phases, 240 reference calls; 3000 scorer calls in all.")
     for name in names:
         for event, after in a_phase(name):
             told.tell(event, after)

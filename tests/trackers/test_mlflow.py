@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,19 @@ import pytest
 
 from tests.trackers.conftest import Lab
 from tests.trackers.test_tracker import breaks
-from tp_dspy import InstructionAdapter, ScorerCalls, TransferResult
+from tp_dspy import InstructionAdapter, ScorerCalls, SourcePrompts, TransferResult
 from tp_dspy.errors import ConfigurationError
+from tp_dspy.optimization.events import Planned, Spending
+from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.stopping import Spent
+from tp_dspy.runs.events import Constructed, Failed
 from tp_dspy.trackers import MLflowTracker
+from tp_dspy.trackers.autolog import patched
 from tp_dspy.trackers.portable import portable_lm, portable_program
 
 mlflow: Any = pytest.importorskip("mlflow", reason="mlflow is not installed: uv sync --group trackers")
+
+ROOT = Path(__file__).parents[2]
 
 # One group, so that the database is made once (where pytest-xdist keeps to groups).
 pytestmark = [pytest.mark.usefixtures("page"), pytest.mark.xdist_group("mlflow")]
@@ -90,7 +99,7 @@ def test_a_compile_is_a_run_of_its_own(lab: Lab, store: Store) -> None:
     assert run.data.tags["tp_dspy.origin"] == result.winner.origin and run.data.tags["tp_dspy.state"] == "compiled"
     assert run.data.tags["mlflow.source.name"]
     assert store.files(run) == {
-        *("result.json", "program.json", "prompts.txt", "report.html", "source_prompts.txt"),
+        *("result.json", "program.json", "prompts.txt", "report.html", "source_prompts.txt", "source_prompts.json"),
         *("source_rounds.json", "target_rounds.json", "selection.json"),
     }
     assert TransferResult.model_validate_json(store.read(run, "result.json")).winner == result.winner
@@ -199,6 +208,29 @@ def test_a_compile_that_was_broken_off_goes_on_in_the_same_run(lab: Lab, store: 
         lab.compile(MLflowTracker(), run_dir=tmp_path / "run")
     (run,) = store.runs()
     assert run.data.tags["tp_dspy.state"] == "compiled" and run.data.metrics["resumed_outcomes"] > 50
+    assert "tp_dspy.error" not in run.data.tags
+
+
+def test_a_result_that_could_not_be_delivered_is_a_failed_run(store: Store) -> None:
+    tracker = MLflowTracker()
+    tracker(Planned("", [PhasePlan("target", 1, 0, 0, 0)], "At most: 1."))
+    tracker(Spending("", Spent(1)))
+    assert store.runs()[0].info.status == "FINISHED"
+    tracker(Failed("", OSError("the disk is full")))
+    (run,) = store.runs()
+    assert run.info.status == "FAILED" and run.data.tags["tp_dspy.error"] == "OSError: the disk is full"
+
+
+def test_source_prompts_are_attached_as_the_file_that_can_be_loaded(lab: Lab, store: Store, tmp_path: Path) -> None:
+    prompts, tracker = lab.construct(), MLflowTracker()
+    tracker(Planned("", [PhasePlan("source", 1, 0, 0, 0)], "At most: 1."))
+    tracker(Constructed("source", prompts))
+    tracker(Spending("", Spent(1)))
+    (run,) = store.runs()
+    (tmp_path / "read.json").write_text(store.read(run, "source_prompts.json"), encoding="utf-8")
+    # As JSON: one NaN is no other NaN.
+    assert SourcePrompts.load(tmp_path / "read.json").model_dump_json() == prompts.model_dump_json()
+    assert run.info.status == "FINISHED"
 
 
 def test_two_compiles_with_one_tracker_are_two_runs(lab: Lab, store: Store) -> None:
@@ -214,7 +246,7 @@ def test_of_several_targets_each_has_a_run_below_the_whole(lab: Lab, store: Stor
     transfers = lab.transfer(prompts, ["a/b", "a:b"], tracker)
     sources, whole, *children = store.runs()
     assert sources.data.tags["tp_dspy.state"] == whole.data.tags["tp_dspy.state"] == "ended"
-    assert "source_prompts.txt" in store.files(sources)
+    assert {"source_prompts.txt", "source_prompts.json"} <= store.files(sources)
     assert [child.info.run_name for child in children] == ["a/b", "a:b"]
     for child, result in zip(children, transfers.results.values(), strict=True):
         assert child.data.tags["mlflow.parentRunId"] == whole.info.run_id == tracker.run_id
@@ -258,10 +290,6 @@ def test_a_named_experiment_is_made_and_holds_run_and_model(lab: Lab, store: Sto
 
 
 def test_long_values_are_cut_and_many_are_logged_in_parts(store: Store) -> None:
-    from tp_dspy.optimization.events import Planned, Spending
-    from tp_dspy.optimization.plan import PhasePlan
-    from tp_dspy.optimization.stopping import Spent
-
     tracker = MLflowTracker()
     plans = [PhasePlan(f"target {index}", 1, 0, 0, 0) for index in range(150)]
     tracker(Planned("", plans, "w" * 10_000, {"objective": {"match": "x" * 10_000}}))
@@ -363,3 +391,53 @@ def test_a_compile_that_fails_is_a_failed_run_to_both(lab: Lab, store: Store, au
         lab.compile(MLflowTracker(), breaks(OSError("power"), "round"))
     (run,) = store.runs()
     assert run.info.status == "FAILED" and run.data.tags["tp_dspy.error"] == "OSError: power"
+
+
+@pytest.mark.parametrize("order", ["tp_dspy mlflow on", "mlflow on tp_dspy", "tp_dspy mlflow everything"])
+def test_autologging_sees_the_optimiser_whatever_is_imported_first(
+    order: str, store: Store, uri: str, tmp_path: Path
+) -> None:
+    code = """if True:
+        import sys
+        order, uri, experiment = sys.argv[1:]
+        for step in order.split():
+            if step == "tp_dspy":
+                import tp_dspy
+                assert "mlflow" in sys.modules or "tp_dspy.teleprompter" not in sys.modules
+            elif step == "mlflow":
+                import mlflow
+                mlflow.set_tracking_uri(uri)
+                mlflow.set_experiment(experiment_id=experiment)
+            elif step == "on":
+                mlflow.dspy.autolog(log_compiles=True, silent=True)
+            else:
+                mlflow.autolog(silent=True)
+        from tests.trackers.conftest import Lab
+        Lab().compile()
+        mlflow.flush_trace_async_logging()
+    """
+    command = [sys.executable, "-c", code, order, uri, store.experiment]
+    subprocess.run(command, check=True, capture_output=True, timeout=100, cwd=ROOT)
+    # Without the patch there is no run, and a trace for each call of the LMs.
+    assert [run.data.tags["mlflow.autologging"] for run in store.runs()] == ["dspy"] * (
+        order.split()[-1] != "everything"
+    )
+    assert mlflow.search_traces(locations=[store.experiment], return_type="list") == []
+
+
+def test_an_optimiser_that_cannot_be_made_seen_is_told_of(
+    autolog: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late:
+        def compile(self) -> None: ...
+
+    patched(Late)
+    assert "compile" in vars(Late) and not hasattr(Late.compile, "__wrapped__"), "autologging is off"
+    autolog(silent=True)
+    patched(Late)
+    assert hasattr(Late.compile, "__wrapped__") and not caplog.records
+    with monkeypatch.context() as changed:
+        changed.delattr(sys.modules["mlflow.dspy.autolog"], "_patched_compile")
+        patched(Late)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "before Late was loaded" in said and said.endswith("call mlflow.dspy.autolog() again.")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.trackers.conftest import Lab
-from tp_dspy import Event, ScorerCalls, Usd
+from tp_dspy import Event, ScorerCalls, SourcePrompts, Usd
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.events import OutcomeArrived, PhaseBegan, PhaseEnded, Planned, RoundEnded, Spending
 from tp_dspy.optimization.evidence import Belief
@@ -16,7 +16,7 @@ from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.optimization.reference import Proposal
 from tp_dspy.optimization.stopping import Spent
-from tp_dspy.runs.events import Compiled, Failed, Measured
+from tp_dspy.runs.events import Compiled, Constructed, Failed, Measured
 from tp_dspy.runs.side_by_side import PromptRecord, SideBySide
 from tp_dspy.scoring.comparison import Comparison
 from tp_dspy.scoring.outcomes import Outcome, Usage
@@ -208,6 +208,14 @@ def test_the_end_of_an_experiment_is_told_as_its_result_has_it(lab: Lab) -> None
     text = prompts_text(found)
     assert text.startswith("== Original (original), score") and "== Best source prompt" in text
     assert text.endswith(f"{next(iter(found.winner.instructions.values()))}\n")
+
+
+def test_source_prompts_are_told_as_the_file_that_they_are_saved_to(lab: Lab) -> None:
+    prompts = lab.construct()
+    notes = notes_of(Constructed("source", prompts))
+    assert notes is not None and not notes.target and not notes.metrics and set(notes.texts) == {"source_prompts.json"}
+    loaded = SourcePrompts.model_validate_json(notes.texts["source_prompts.json"])
+    assert loaded.model_dump_json() == prompts.model_dump_json()  # as JSON: one NaN is no other NaN
 
 
 def test_a_failure_tells_its_reason() -> None:

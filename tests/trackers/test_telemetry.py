@@ -128,6 +128,7 @@ def test_spans_are_below_the_one_that_is_open_around_them(lab: Lab, spans: Spans
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    for name in ("opentelemetry", "opentelemetry.trace"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match="pip install opentelemetry-sdk"):
         TelemetryCallback()

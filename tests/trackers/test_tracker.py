@@ -13,11 +13,15 @@ import dspy
 import pytest
 
 from tests.trackers.conftest import Lab
-from tp_dspy import TransferResult
+from tp_dspy import Event, TransferResult
 from tp_dspy.errors import ConfigurationError, MissingDependencyError
+from tp_dspy.optimization.events import Planned, Spending
+from tp_dspy.runs.events import Compiled, Failed, Measured
 from tp_dspy.trackers import MLflowTracker, WandbTracker
 from tp_dspy.trackers.notes import Notes
 from tp_dspy.trackers.tracker import Entry, Status, Tracker
+
+Around = Planned | Spending | Compiled | Failed | Measured
 
 
 class Noted(Tracker):
@@ -213,6 +217,38 @@ def test_a_missing_package_is_told_when_the_tracker_is_made(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependencyError, match=rf'pip install "tp_dspy\[{package}\]"'):
         tracker()
+
+
+@pytest.mark.parametrize(("tracker", "package"), [(MLflowTracker, "mlflow"), (WandbTracker, "wandb")])
+def test_a_folder_of_the_same_name_is_no_package(
+    tracker: Any, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Runs of Weights & Biases that are offline leave a folder `wandb` behind where they began.
+    (tmp_path / package).mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(MissingDependencyError, match=rf'pip install "tp_dspy\[{package}\]"'):
+        tracker()
+
+
+def test_what_ends_a_compile_is_told_last(lab: Lab) -> None:
+    def told(act: Any) -> list[str]:
+        heard: list[Event] = []
+        act(heard.append)
+        return [f"{event.kind} {event.phase}".strip() for event in heard if isinstance(event, Around)]
+
+    assert told(lab.compile)[-2:] == ["spent", "compiled target"]
+    assert told(lab.experiment)[-3:] == ["spent", "compiled target", "measured test"]
+    prompts = lab.construct()
+    several = told(lambda hear: lab.transfer(prompts, ["a", "b"], hear))
+    ends = [kind for kind in several if not kind.startswith("spent target")]
+    assert ends == ["plan", "compiled target a", "compiled target b", "spent"]
+
+    def fails(hear: Any) -> None:
+        with pytest.raises(OSError, match="power"):
+            lab.compile(hear, breaks(OSError("power"), "round"))
+
+    assert told(fails)[-1] == "failed"
 
 
 def test_trackers_import_nothing_that_they_log_to() -> None:

@@ -16,8 +16,12 @@ import pytest
 
 from tests.trackers.conftest import Lab
 from tests.trackers.test_tracker import breaks
-from tp_dspy import ScorerCalls
+from tp_dspy import ScorerCalls, SourcePrompts
 from tp_dspy.errors import ConfigurationError
+from tp_dspy.optimization.events import PhaseEnded, Planned, Spending
+from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.stopping import Spent
+from tp_dspy.runs.events import Constructed
 from tp_dspy.trackers import WandbTracker
 
 wandb: Any = pytest.importorskip("wandb", reason="wandb is not installed: uv sync --group trackers")
@@ -56,6 +60,8 @@ class Offline:
                 self.history.append(row)
             for item in record.summary.update:
                 self.summary["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+            for item in record.summary.remove:
+                self.summary.pop("/".join(item.nested_key) or item.key, None)
             if record.WhichOneof("record_type") == "artifact":
                 files = {entry.path: entry.local_path for entry in record.artifact.manifest.contents}
                 self.artefacts[record.artifact.name] = {k: Path(v).read_bytes() for k, v in files.items() if v}
@@ -161,6 +167,32 @@ def test_a_compile_that_was_broken_off_is_a_failed_run(lab: Lab, tmp_path: Path)
         lab.compile(WandbTracker(dir=str(tmp_path)), breaks(OSError("power"), "round"))
     (run,) = runs(tmp_path)
     assert run.exit == 1 and run.summary["error"] == "OSError: power"
+
+
+def test_a_second_try_in_the_same_run_takes_back_the_error_of_the_first(lab: Lab, tmp_path: Path) -> None:
+    mine = wandb.init(dir=str(tmp_path))
+    tracker = WandbTracker(dir=str(tmp_path))
+    with pytest.raises(OSError, match="power"):
+        lab.compile(tracker, breaks(OSError("power"), "round"))
+    assert mine.summary["error"] == "OSError: power"
+    lab.compile(tracker)
+    mine.finish()
+    (run,) = runs(tmp_path)
+    assert tracker.run is mine and run.summary["state"] == "compiled" and "error" not in run.summary
+
+
+def test_source_prompts_are_an_artefact_beside_their_text(lab: Lab, tmp_path: Path) -> None:
+    ended: list[PhaseEnded] = []
+    prompts = lab.construct(lambda event: ended.append(event) if isinstance(event, PhaseEnded) else None)
+    tracker = WandbTracker(dir=str(tmp_path))
+    told = [*ended, Constructed("source", prompts), Spending("", Spent(1))]
+    for event in [Planned("", [PhasePlan("source", 1, 0, 0, 0)], "At most: 1."), *told]:
+        tracker(event)
+    (run,) = runs(tmp_path)
+    text, file = (run.artefacts[f"{tracker.run.id}-{kind}"] for kind in ("prompts", "source_prompts"))
+    assert (set(text), set(file)) == ({"source_prompts.txt"}, {"source_prompts.json"})
+    loaded = SourcePrompts.model_validate_json(file["source_prompts.json"])
+    assert loaded.model_dump_json() == prompts.model_dump_json()  # as JSON: one NaN is no other NaN
 
 
 def test_what_wandb_refuses_costs_no_call(lab: Lab) -> None:

@@ -86,10 +86,12 @@ class LiveProgress:
     def __enter__(self) -> Self:
         self._muted = not _SCREEN.acquire(blocking=False)
         if not self._muted:
-            # Taken apart from the last to the first, whatever comes in between.
-            self._stack.callback(_SCREEN.release)
-            self._stack.callback(self._close)
-            self._stack.enter_context(_now_and_then(self._draw, self._renderer.interval))
+            # Taken apart from the last to the first, whatever comes in between; also where no thread can be started.
+            with contextlib.ExitStack() as begun:
+                begun.callback(_SCREEN.release)
+                begun.callback(self._close)
+                begun.enter_context(_now_and_then(self._draw, self._renderer.interval))
+                self._stack = begun.pop_all()
         return self
 
     def __exit__(

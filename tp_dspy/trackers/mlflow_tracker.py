@@ -30,7 +30,7 @@ class MLflowTracker(Tracker):
     already or other values for the same parameters, it makes a run of its own (below the active one), which ends with
     the compile. Held-out figures that come later are added to the run. Of several targets each has a child run.
 
-    ``autolog`` sees optimisers only that were imported before it is called: import `TransferPrompting` first. MLflow
+    ``autolog(log_traces_from_eval=False)`` silences `dspy.Evaluate` only, not `ObjectiveEvaluator.evaluate`. MLflow
     itself tries a server that does not answer for minutes; ``MLFLOW_HTTP_REQUEST_MAX_RETRIES=1`` makes it give up.
 
     Args:
@@ -38,7 +38,8 @@ class MLflowTracker(Tracker):
         tracking_uri: Where to log; by default where MLflow logs to.
         run_name: Name of runs of its own; by default MLflow makes one up.
         log_program: Whether to attach the compiled program: its state as JSON, and all of it as a DSPy model of
-            MLflow, without API keys and results. A model of MLflow is a pickle: load those that you trust.
+            MLflow, without API keys and results. A model of MLflow is a pickle: load those that you trust, and do not
+            publish it where paths of this machine are a secret: code in it knows the file that it was written in.
         log_report: Whether to attach the HTML report, which takes seconds to draw.
 
     Raises:
@@ -63,6 +64,7 @@ class MLflowTracker(Tracker):
         self._client: Any = None
         self._runs: dict[str, str] = {}
         self._own: list[str] = []
+        self._ended: list[str] = []
 
     @property
     def run_id(self) -> str | None:
@@ -70,24 +72,20 @@ class MLflowTracker(Tracker):
         return self._runs.get("")
 
     def _open(self, planned: Notes) -> None:
+        self._runs, self._own, self._ended = {}, [], []
         mlflow = self._mlflow
         elsewhere = self._uri is not None and self._uri != mlflow.get_tracking_uri()
         self._client = mlflow.MlflowClient(tracking_uri=self._uri)
-        self._runs, self._own = {}, []
         active = None if elsewhere else mlflow.active_run()
         if active is None:
             self._create("", self._experiment_id(elsewhere), self._run_name)
-        elif self._takes(active.info.run_id, planned):
+        elif _takes(data := self._client.get_run(active.info.run_id).data, planned):
             self._runs[""] = active.info.run_id
+            if "tp_dspy.error" in data.tags:
+                # Of an earlier try, which this one takes up again.
+                self._client.delete_tag(active.info.run_id, "tp_dspy.error")
         else:
             self._create("", active.info.experiment_id, self._run_name, parent=active.info.run_id)
-
-    def _takes(self, run_id: str, planned: Notes) -> bool:
-        """Say whether a run has room for a compile: parameters cannot be changed, and two winners would mix."""
-        data = self._client.get_run(run_id).data
-        params = _as_params(planned.params)
-        same = all(data.params.get(name, value) == value for name, value in params.items())
-        return same and data.tags.get("tp_dspy.state") not in ("ended", "compiled")
 
     def _experiment_id(self, elsewhere: bool) -> str:
         if self._experiment is None:
@@ -192,12 +190,15 @@ class MLflowTracker(Tracker):
                 mlflow.set_active_model(model_id=model)
 
     def _end(self, status: Status) -> None:
+        if status != "finished":
+            self._own, self._ended = self._ended + self._own, []
         while self._own:
             self._client.set_terminated(self._own[-1], status=_STATUS[status])
             self._own.pop()
 
     def _compile_ended(self) -> None:
-        # Figures can be added to a run that has ended, and what follows may never come.
+        # Figures can be added to a run that has ended, and what follows may never come. If it fails, so has the run.
+        self._ended = list(self._own)
         self._end("finished")
 
     def _target_ended(self, target: str) -> None:
@@ -205,6 +206,13 @@ class MLflowTracker(Tracker):
         if run_id in self._own:
             self._client.set_terminated(run_id, status="FINISHED")
             self._own.remove(run_id)
+
+
+def _takes(data: Any, planned: Notes) -> bool:
+    """Say whether a run has room for a compile: parameters cannot be changed, and two winners would mix."""
+    params = _as_params(planned.params)
+    same = all(data.params.get(name, value) == value for name, value in params.items())
+    return same and data.tags.get("tp_dspy.state") not in ("ended", "compiled")
 
 
 def _as_params(params: Mapping[str, Any]) -> dict[str, str]:

@@ -55,8 +55,8 @@ class TelemetryCallback(BaseCallback):  # type: ignore[misc]
     def __init__(self, *, content: bool = False, tracer: Any = None) -> None:
         super().__init__()
         self._content = content
-        import_or_tell("opentelemetry", type(self).__name__, "opentelemetry-sdk")
-        self._trace: Any = importlib.import_module("opentelemetry.trace")
+        # Its top is only a folder, which other packages share.
+        self._trace = import_or_tell("opentelemetry", type(self).__name__, "opentelemetry-sdk", "opentelemetry.trace")
         self._context: Any = importlib.import_module("opentelemetry.context")
         self._tracer = tracer or self._trace.get_tracer("tp_dspy")
         self._open: dict[str, tuple[Any, Any, Any]] = {}

@@ -244,23 +244,34 @@ def _is_end(event: Event) -> bool:
     return isinstance(event, Spending) and not event.phase
 
 
-def import_or_tell(package: str, who: str, install: str | None = None) -> Any:
+def import_or_tell(package: str, who: str, install: str | None = None, module: str | None = None) -> Any:
     """Import what a tracker logs to.
 
     Args:
         package: The package.
         who: Who needs it.
         install: What to install for it; by default the extra of its name.
+        module: What to import of it; by default its own module.
 
     Raises:
         MissingDependencyError: If it is not installed.
     """
-    if importlib.util.find_spec(package) is None:
+    module = module or package
+    if not _is_there(module):
         install = install or f'"tp_dspy[{package}]"'
         raise MissingDependencyError(
             f"{who} needs the package {package}, which is not installed: pip install {install}"
         )
-    return importlib.import_module(package)
+    return importlib.import_module(module)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # What it is part of is missing.
+        return False
+    # Any folder of that name can be imported, such as the one that wandb itself leaves behind; it has no file.
+    return spec is not None and spec.origin is not None
 
 
 def _write_page(result: TransferResult, path: Path) -> None:

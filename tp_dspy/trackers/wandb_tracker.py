@@ -65,6 +65,8 @@ class WandbTracker(Tracker):
         # Two compiles in one run would mix.
         self._own = self._wandb.run is None or self._wandb.run.summary.get("state") in ("ended", "compiled")
         self._run = self._wandb.init(**self._settings) if self._own else self._wandb.run
+        if self._run.summary.get("error") is not None:
+            del self._run.summary["error"]  # Of an earlier try, which this one takes up again.
         for prefix in [""] + [f"{self._key(target)}/" for target in self._targets]:
             for group, axis in _AXES.items():
                 self._run.define_metric(f"{prefix}{group}/*", step_metric=f"{prefix}{group}/{axis}")
@@ -84,7 +86,9 @@ class WandbTracker(Tracker):
             if tables:
                 self._run.log(tables)
             for name, text in notes.texts.items():
-                self._run.log_artifact(self._artifact(notes.target, "prompts", {name: text}))
+                # Not the same artefact, of which the later file would be a version.
+                kind = "prompts" if name.endswith(".txt") else name.partition(".")[0]
+                self._run.log_artifact(self._artifact(notes.target, kind, {name: text}))
 
     def _table(self, rows: Sequence[Any]) -> Any:
         return self._wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
