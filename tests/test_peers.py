@@ -26,7 +26,7 @@ from tp_dspy import ObjectiveEvaluator
 from tp_dspy.tasks.catalog import CATALOG, overlapping
 
 BUDGET = 90
-SETTING = Setting("scripted", "scripted", BUDGET, 8, 12)
+SETTING = Setting("scripted", "scripted", BUDGET, 40, 8, 12)
 TARGET = Target("finance", ("law", "medicine"), "Answer calmly stepwise precisely only.", "financial")
 PEERS = ("copro", "miprov2", "gepa", "simba")
 OURS = ("general", "opro", "scratch", "at_hand", "one_stage", "no_racing", "no_general")
@@ -139,6 +139,7 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
 
     monkeypatch.setattr(Bench, "_compile", watched)
     cell = made.run(Cell("finance", name, 0), TARGET)
+    assert cell["reference_replies"] <= SETTING.replies
     assert 0 < cell["pairs"] <= BUDGET and cell["pairs"] <= cell["runs"]
     assert asked and not any(question in prompt for question in held_out for prompt in asked)
     assert all(len(outcomes) == 12 for outcomes in cell["outcomes"]) and len(cell["prompts"]) == len(cell["outcomes"])
@@ -265,3 +266,13 @@ def test_every_form_has_the_figures(tmp_path: Path) -> None:
     for path in write(table, tmp_path):
         assert path.stat().st_size > 0
     assert "toprule" in (tmp_path / "table.tex").read_text()
+
+
+def test_a_metric_reads_the_log_probabilities_that_optimisers_do_not_show() -> None:
+    world = World(1)
+    example = world.example("finance", 0)
+    with dspy.context(lm=world.scorer_lm(logprobs=True, top_logprobs=5), adapter=None):
+        prediction = Answer("Answer only.")(question=example.question)
+    assert set(prediction.keys()) == {"answer"} and prediction.logprobs is not None
+    sure = ObjectiveEvaluator().outcome(example, prediction).confidence
+    assert sure is not None and 0 < sure < 1

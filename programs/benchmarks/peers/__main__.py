@@ -26,7 +26,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     targets = [t for t in (QUICK if args.quick else SUITE) if not args.target or t.name in args.target]
-    setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.examples, args.test)
+    setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.replies, args.examples, args.test)
     if not args.table:
         _run(args, setting, targets)
     cells = read(args.cells or args.out / setting.key)
@@ -76,6 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(_MAIN), choices=list(methods.METHODS), metavar="METHOD")
     parser.add_argument("--target", nargs="+", help="some of the targets")
     parser.add_argument("--budget", type=int, help="scorer calls of a compile (default 200; 120 with --quick)")
+    parser.add_argument("--replies", type=int, default=48, help="replies of the reference LM, at most (default 48)")
     parser.add_argument("--examples", type=int, help="examples to search on, and as many to choose on (20; 10)")
     parser.add_argument("--test", type=int, help="held-out questions, at most (default 60; 40 with --quick)")
     parser.add_argument("--seeds", type=int, help="default 3; 1 with --quick")

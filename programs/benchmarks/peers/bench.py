@@ -19,7 +19,7 @@ from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
 from programs.benchmarks.peers.methods import METHODS, Job
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target
-from tp_dspy import ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
+from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
 from tp_dspy.errors import LMUnavailableError, ScoringFailedError
 from tp_dspy.lms.specs import ANSWER_TOKENS, is_local
 from tp_dspy.runs.folders import file_name, write_whole
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _CONTEXT = 4096
 _INSTRUCTION_TOKENS = 384
+# The small LM seldom ends by itself, and this is room enough for an instruction in any of the formats.
+_FEWER_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Setting:
         scorer: The scorer LM: "embedded", a GGUF file, or a model of DSPy's.
         reference: The reference LM, likewise.
         budget: Scorer calls of a compile: distinct pairs of prompt and example.
+        replies: Replies of the reference LM that a compile may ask for.
         examples: Examples in each of the two splits that a compile gets.
         test: Held-out questions, at most.
     """
@@ -49,6 +52,7 @@ class Setting:
     scorer: str
     reference: str
     budget: int
+    replies: int
     examples: int
     test: int
 
@@ -56,7 +60,7 @@ class Setting:
     def key(self) -> str:
         """A name for files: LMs by the stem of their files."""
         lms = [Path(lm).stem if is_local(lm) else lm for lm in (self.scorer, self.reference)]
-        return file_name(f"{'-'.join(dict.fromkeys(lms))}-{self.budget}-{self.examples}-{self.test}")
+        return file_name(f"{'-'.join(dict.fromkeys(lms))}-{self.budget}-{self.replies}-{self.examples}-{self.test}")
 
 
 @dataclass(frozen=True)
@@ -71,17 +75,6 @@ class Cell:
     def file(self) -> str:
         """Its file."""
         return f"{file_name(self.target)}-{self.method}-{self.seed}.json"
-
-
-class _Asked(BaseCallback):  # type: ignore[misc]
-    """Counts the replies that the reference LM was asked for."""
-
-    def __init__(self) -> None:
-        self.replies = 0
-
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        if getattr(instance, "is_reference", False):
-            self.replies += int((inputs.get("kwargs") or {}).get("n") or 1)
 
 
 class Bench:
@@ -124,8 +117,8 @@ class Bench:
         task, test = self._examples(target.name, cell.seed)
         splits = {"train": task.train, "validation": task.validation, "all": [*task.train, *task.validation]}
         budget = self.setting.budget if method.searches else None
-        meter = Meter(Answer(), self.objective, {name: splits[name] for name in method.splits}, budget)
-        asked = _Asked()
+        given = {name: splits[name] for name in method.splits}
+        meter = Meter(Answer(), self.objective, given, budget, self.setting.replies)
         job = Job(
             student=Answer(),
             target=task,
@@ -137,11 +130,12 @@ class Bench:
             reference=self.reference,
             meter=meter,
             budget=self.setting.budget,
+            replies=self.setting.replies,
             seed=cell.seed,
             threads=self.threads,
         )
         started = time.monotonic()
-        with self._configured([meter, asked]):
+        with self._configured([meter]):
             ended, prompt = self._compile(job, cell.method)
         seconds = time.monotonic() - started
         with self._configured([]):
@@ -153,7 +147,7 @@ class Bench:
             "settings": job.settings,
             "pairs": meter.pairs,
             "runs": meter.runs,
-            "reference_replies": asked.replies,
+            "reference_replies": meter.replies,
             "seconds": round(seconds, 1),
             "incumbents": [[pairs, measured[0].index(list(p))] for pairs, p in meter.incumbents],
             "final": measured[0].index(list(prompt)),
@@ -227,7 +221,7 @@ class Bench:
                     rounds=1_000,
                     proposals=8,
                     examples=self.setting.examples,
-                    stop=[ScorerCalls(self.setting.budget)],
+                    stop=[ScorerCalls(self.setting.budget), ReferenceCalls(self.setting.replies)],
                     num_threads=self.threads,
                     seed=seed,
                     run_dir=folder,
@@ -246,7 +240,8 @@ class Bench:
 def _lms(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
     local = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
     scorer = _lm(setting.scorer, ANSWER_TOKENS, local, logprobs=True, top_logprobs=10)
-    return scorer, _lm(setting.reference, _INSTRUCTION_TOKENS, local, temperature=1.0)
+    tokens = _FEWER_TOKENS if setting.reference == "embedded" else _INSTRUCTION_TOKENS
+    return scorer, _lm(setting.reference, tokens, local, temperature=1.0)
 
 
 def _lm(spec: str, max_tokens: int, local: Mapping[str, Any], **settings: Any) -> dspy.LM:

@@ -44,8 +44,11 @@ class Meter(BaseCallback):  # type: ignore[misc]
         metric: Scores a prediction, as a DSPy metric.
         splits: Examples by the split's name, in the order in which splits are asked for a result.
         budget: Pairs that may be paid for; None for no limit.
+        most_replies: Replies of the reference LM that may be asked for; None for no limit. Without one, a search whose
+            proposals are all useless would never end, as it pays for no pair.
         runs: Runs so far.
         pairs: Pairs paid for so far.
+        replies: Replies of the reference LM so far: of LMs that have the attribute ``is_reference``.
         incumbents: The prompt of the best mean on the whole of the first split that has one, with the pairs that had
             been paid for when it became that.
     """
@@ -54,7 +57,9 @@ class Meter(BaseCallback):  # type: ignore[misc]
     metric: Any
     splits: dict[str, Sequence[dspy.Example]]
     budget: int | None = None
+    most_replies: int | None = None
     runs: int = 0
+    replies: int = 0
     incumbents: list[tuple[int, Prompt]] = field(default_factory=list)
     _seen: set[Hashable] = field(default_factory=set)
     _open: dict[str, _Run] = field(default_factory=dict)
@@ -97,6 +102,16 @@ class Meter(BaseCallback):  # type: ignore[misc]
             self._seen.add(pair)
             self._signatures.setdefault(prompt, signatures)
             self._open[call_id] = _Run(prompt, asked, clean=not demos and not sampling)
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Count what the reference LM is asked for, or refuse it."""
+        if not getattr(instance, "is_reference", False):
+            return
+        asked = int((inputs.get("kwargs") or {}).get("n") or 1)
+        with self._lock:
+            if self.most_replies is not None and self.replies + asked > self.most_replies:
+                raise BudgetSpentError(f"{self.most_replies} replies of the reference LM are spent")
+            self.replies += asked
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Score what a run gave."""

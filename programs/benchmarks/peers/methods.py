@@ -16,7 +16,7 @@ from typing import Any
 import dspy
 
 from programs.benchmarks.peers.meter import Meter
-from tp_dspy import ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
+from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting
 from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
@@ -42,6 +42,7 @@ class Job:
         reference: The reference LM.
         meter: Counts; for those that must know what is left.
         budget: Pairs that may be paid for.
+        replies: Replies of the reference LM that may be asked for.
         seed: For those that have one.
         threads: Concurrent calls.
         settings: What the optimiser decided to run with; filled in by it.
@@ -57,6 +58,7 @@ class Job:
     reference: dspy.LM
     meter: Meter
     budget: int
+    replies: int
     seed: int
     threads: int
     settings: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +107,7 @@ def _ours(job: Job, *, one_stage: bool = False, at_hand: bool = False, **setting
         reference_lm=job.reference,
         scorer_lm=job.scorer,
         examples=max(len(job.target.train), len(job.target.validation)),
-        stop=[ScorerCalls(job.budget)],
+        stop=[ScorerCalls(job.budget), ReferenceCalls(job.replies - 1)],  # one is for the check of the LM
         num_threads=job.threads,
         seed=job.seed,
         verbose=False,

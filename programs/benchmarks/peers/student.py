@@ -2,6 +2,7 @@
 
 import dspy
 
+from programs.benchmarks.peers.quiet import quiet
 from tp_dspy import InstructionAdapter
 
 _PLAIN = InstructionAdapter("start")
@@ -18,4 +19,4 @@ class Answer(dspy.Module):
         """Answer it."""
         # Here and not for all: what COPRO, MIPROv2 and SIMBA ask the reference LM is laid out by DSPy's own adapter.
         with dspy.context(adapter=_PLAIN):
-            return self.predict(question=question)
+            return quiet(self.predict(question=question))
