@@ -75,8 +75,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--reference-lm", help="by default the same")
     parser.add_argument("--methods", nargs="+", default=list(_MAIN), choices=list(methods.METHODS), metavar="METHOD")
     parser.add_argument("--target", nargs="+", help="some of the targets")
-    parser.add_argument("--budget", type=int, help="scorer calls of a compile (default 200; 120 with --quick)")
-    parser.add_argument("--replies", type=int, default=48, help="replies of the reference LM, at most (default 48)")
+    parser.add_argument("--budget", type=int, help="scorer calls of a compile (default 200; 100 with --quick)")
+    parser.add_argument("--replies", type=int, help="replies of the reference LM, at most (48; 16 with --quick)")
     parser.add_argument("--examples", type=int, help="examples to search on, and as many to choose on (20; 10)")
     parser.add_argument("--test", type=int, help="held-out questions, at most (default 60; 40 with --quick)")
     parser.add_argument("--seeds", type=int, help="default 3; 1 with --quick")
@@ -87,8 +87,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="begin no further cell after so many")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="default runs/peers")
     args = parser.parse_args()
-    usual = {"budget": 120, "examples": 10, "test": 40, "seeds": 1} if args.quick else {}
-    usual = {"budget": 200, "examples": 20, "test": 60, "seeds": 3} | usual
+    usual = {"budget": 100, "replies": 16, "examples": 10, "test": 40, "seeds": 1} if args.quick else {}
+    usual = {"budget": 200, "replies": 48, "examples": 20, "test": 60, "seeds": 3} | usual
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ from scipy import stats
 
 from tp_dspy import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome
+from tp_dspy.scoring.resampling import bootstrap_weights
 
 __all__ = ["METRICS", "Difference", "Found", "Mean", "Ranks", "Table", "read"]
 
 METRICS = ("score", "ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative")
-_RESAMPLES = 2000
+_RESAMPLES = 1000
 # Scores that differ by less are a tie: less than an answer of sixty, in one metric of six.
 _TIE = 0.005
 FloatArray = npt.NDArray[np.float64]
@@ -48,6 +50,13 @@ class Found:
         sets = [[Outcome(o[0], bool(o[1]), o[2], o[3]) for o in one] for one in self.cell["outcomes"]]
         return [objective.measure(outcomes).as_dict() for outcomes in sets]
 
+    @cached_property
+    def draws(self) -> dict[str, FloatArray]:
+        """Metrics of the prompt that was found, on resampled questions: the same ones for all methods of a block."""
+        found = [Outcome(o[0], bool(o[1]), o[2], o[3]) for o in self.cell["outcomes"][self.cell["final"]]]
+        rng = np.random.default_rng([len(found), zlib.crc32(repr(self.block).encode())])
+        return ObjectiveEvaluator().resample(found, bootstrap_weights(len(found), _RESAMPLES, rng))
+
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics of the prompt that was found."""
@@ -67,7 +76,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over targets and seeds, with its 95 % interval: targets are drawn anew, and seeds within each."""
+    """A mean over targets and seeds, with its 95 % interval: targets, seeds of each and questions are drawn anew."""
 
     value: float
     low: float
@@ -129,7 +138,8 @@ class Table:
 
     def mean(self, method: str, metric: str = "score") -> Mean:
         """Average a metric over the common blocks; blocks on which it is undefined are left out."""
-        return _mean({block: self.found[method][block].metrics[metric] for block in self.blocks})
+        cells = {block: self.found[method][block] for block in self.blocks}
+        return _mean({block: (one.metrics[metric], one.draws[metric]) for block, one in cells.items()})
 
     def of_target(self, method: str, target: str, metric: str = "score") -> float:
         """Average a metric over the seeds of a target."""
@@ -141,13 +151,18 @@ class Table:
         """Average what a compile took: "pairs", "runs", "reference_replies" or "seconds"."""
         return float(np.mean([self.found[method][block].cell[name] for block in self.blocks]))
 
+    def errors(self, method: str) -> int:
+        """Count the compiles in which the optimiser raised an error of its own."""
+        return sum("error" in self.found[method][block].cell["ended"] for block in self.blocks)
+
     def difference(self, method: str, other: str) -> Difference:
         """Set a method against another."""
+        pairs = {block: (self.found[method][block], self.found[other][block]) for block in self.blocks}
         apart = {
-            block: self.found[method][block].metrics["score"] - self.found[other][block].metrics["score"]
-            for block in self.blocks
+            block: (a.metrics["score"] - b.metrics["score"], a.draws["score"] - b.draws["score"])
+            for block, (a, b) in pairs.items()
         }
-        values = np.array(list(apart.values()))
+        values = np.array([value for value, _ in apart.values()])
         wins, losses = int((values > _TIE).sum()), int((values < -_TIE).sum())
         differ = values[np.abs(values) > 1e-12]
         p_value = float(stats.wilcoxon(differ).pvalue) if len(differ) >= 6 else math.nan
@@ -190,19 +205,21 @@ def read(source: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _mean(values: Mapping[tuple[str, int], float]) -> Mean:
-    by_target: dict[str, list[float]] = {}
-    for (target, _), value in values.items():
-        if not math.isnan(value):
-            by_target.setdefault(target, []).append(value)
+def _mean(values: Mapping[tuple[str, int], tuple[float, FloatArray]]) -> Mean:
+    """Average over blocks; of each its value, and its values on resampled questions."""
+    by_target: dict[str, list[tuple[float, FloatArray]]] = {}
+    for (target, _), one in values.items():
+        if not math.isnan(one[0]):
+            by_target.setdefault(target, []).append(one)
     if not by_target:
         return Mean(math.nan, math.nan, math.nan)
-    groups = [np.array(group) for group in by_target.values()]
-    average: Callable[[Sequence[FloatArray]], float] = lambda some: float(np.concatenate(some).mean())  # noqa: E731
+    groups = [np.array([draws for _, draws in group]) for group in by_target.values()]
     rng = np.random.default_rng(0)
-    draws = [
-        average([rng.choice(groups[i], len(groups[i])) for i in rng.integers(len(groups), size=len(groups))])
-        for _ in range(_RESAMPLES)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Mean(average(groups), float(low), float(high))
+    drawn = []
+    for number in range(_RESAMPLES):
+        targets = (groups[i] for i in rng.integers(len(groups), size=len(groups)))
+        some = np.concatenate([g[rng.integers(len(g), size=len(g)), number] for g in targets])
+        drawn.append(some[~np.isnan(some)].mean() if not np.isnan(some).all() else math.nan)
+    known = np.array(drawn)[~np.isnan(drawn)]
+    low, high = np.percentile(known, [2.5, 97.5]) if known.size else (math.nan, math.nan)
+    return Mean(float(np.mean([value for group in by_target.values() for value, _ in group])), float(low), float(high))

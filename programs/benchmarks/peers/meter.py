@@ -46,6 +46,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         budget: Pairs that may be paid for; None for no limit.
         most_replies: Replies of the reference LM that may be asked for; None for no limit. Without one, a search whose
             proposals are all useless would never end, as it pays for no pair.
+        watches: Whether to keep the best so far by what was measured, for optimisers that do not tell it.
         runs: Runs so far.
         pairs: Pairs paid for so far.
         replies: Replies of the reference LM so far: of LMs that have the attribute ``is_reference``.
@@ -58,6 +59,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     splits: dict[str, Sequence[dspy.Example]]
     budget: int | None = None
     most_replies: int | None = None
+    watches: bool = True
     runs: int = 0
     replies: int = 0
     incumbents: list[tuple[int, Prompt]] = field(default_factory=list)
@@ -130,7 +132,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
             if run.clean and example is not None:
                 for split in self._where[run.asked]:
                     self._scores.setdefault((split, run.prompt), {}).setdefault(run.asked, score)
-                best = self._best()
+                best = self._best() if self.watches else None
                 if best is not None and (not self.incumbents or best != self.incumbents[-1][1]):
                     self.incumbents.append((self.pairs, best))
 

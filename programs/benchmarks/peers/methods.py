@@ -98,12 +98,20 @@ def _by_hand(job: Job) -> dspy.Module:
     return made
 
 
-def _ours(job: Job, *, one_stage: bool = False, at_hand: bool = False, **settings: Any) -> dspy.Module:
+def _ours(
+    job: Job,
+    *,
+    one_stage: bool = False,
+    at_hand: bool = False,
+    objective: ObjectiveEvaluator | None = None,
+    sources: int | None = None,
+    **settings: Any,
+) -> dspy.Module:
     noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": 3} | settings
     job.uses(**{name: value if isinstance(value, int | str) else repr(value) for name, value in noted.items()})
-    listener = _Incumbents(job.meter)
+    job.meter.watches = False
     tp = TransferPrompting(
-        job.metric,
+        objective or job.metric,
         reference_lm=job.reference,
         scorer_lm=job.scorer,
         examples=max(len(job.target.train), len(job.target.validation)),
@@ -111,15 +119,14 @@ def _ours(job: Job, *, one_stage: bool = False, at_hand: bool = False, **setting
         num_threads=job.threads,
         seed=job.seed,
         verbose=False,
-        listeners=[listener],
-        max_error_rate=1.0,
+        listeners=[_Incumbents(job.meter)],
         **{name: value for name, value in noted.items() if name != "racing" or not isinstance(value, str)},
     )
     return tp.compile(
         job.student,
         trainset=job.target.train,
         valset=job.target.validation,
-        source_tasks=None if one_stage or at_hand else job.sources,
+        source_tasks=None if one_stage or at_hand else job.sources[:sources],
         source_prompts=job.prompts() if at_hand else None,
         description=job.target.description,
     )
@@ -218,6 +225,8 @@ def _opro(job: Job) -> dspy.Module:
     return _ours(job, one_stage=True, racing=FullScoring(), seed_instructions=[])
 
 
+_ACCURACY = ObjectiveEvaluator(weights={"accuracy": 1.0}, confidence=None)
+
 METHODS: Mapping[str, Method] = {
     "original": Method(_original, "original prompt", searches=False),
     "by_hand": Method(_by_hand, "written by hand", searches=False),
@@ -233,6 +242,9 @@ METHODS: Mapping[str, Method] = {
     # Ablations.
     "one_stage": Method(lambda job: _ours(job, one_stage=True), "ours, one stage"),
     "no_racing": Method(lambda job: _ours(job, racing=FullScoring()), "ours, no racing"),
+    "one_source": Method(lambda job: _ours(job, sources=1), "ours, one source"),
+    "top_1": Method(lambda job: _ours(job, top_k=1), "ours, top 1"),
+    "accuracy": Method(lambda job: _ours(job, objective=_ACCURACY), "ours, accuracy alone"),
     "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
 }
 

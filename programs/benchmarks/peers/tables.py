@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "curve", "markdown", "write"]
 
 _OURS = "at_hand"
+_COLUMNS = """\
+calls: distinct pairs of prompt and example that were paid for; runs: of the program, repeats too; replies: of the reference
+LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a rule because it
+could not read a reply; it was begun anew, up to three times, and what it had measured best counts, or else the original
+prompt."""
 _PEERS = ("copro", "miprov2", "gepa", "simba", "capo")
 
 
@@ -33,6 +38,7 @@ def main_table(table: Table) -> pd.DataFrame:
         cells = {HEADINGS[name]: _interval(table.mean(method, name)) for name in METRICS}
         took = {"calls": f"{table.total(method, 'pairs'):.0f}", "runs": f"{table.total(method, 'runs'):.0f}"}
         took["replies"] = f"{table.total(method, 'reference_replies'):.0f}"
+        took["with errors"] = f"{table.errors(method)} of {len(table.blocks)}"
         rows[_title(method)] = {**cells, "rank": _number(ranks.get(method, math.nan)), **took}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -74,9 +80,8 @@ def all_tables(table: Table) -> dict[str, pd.DataFrame]:
     ranks = table.ranks()
     targets = len({target for target, _ in table.blocks})
     test = "" if math.isnan(ranks.p_value) else f"; Friedman test of the ranks: p = {ranks.p_value:.2g}"
-    said = (
-        f"Held-out metrics: means over {targets} targets and their seeds ({len(table.blocks)} blocks), 95 % intervals"
-    )
+    drawn = "95 % intervals over targets, seeds and questions"
+    said = f"Held-out metrics: means over {targets} targets and their seeds ({len(table.blocks)} blocks), {drawn}"
     made = {f"{said}{test}": main_table(table), "Held-out score by target": by_target(table)}
     for ours in ("at_hand", "scratch"):
         if ours in table.methods:
@@ -88,7 +93,8 @@ def all_tables(table: Table) -> dict[str, pd.DataFrame]:
 
 def markdown(table: Table) -> str:
     """All tables as Markdown."""
-    return "\n\n".join(f"{title}\n\n{_markdown(frame)}" for title, frame in all_tables(table).items()) + "\n"
+    parts = [f"{title}\n\n{_markdown(frame)}" for title, frame in all_tables(table).items()]
+    return "\n\n".join([parts[0], _COLUMNS, *parts[1:]]) + "\n"
 
 
 def as_json(table: Table) -> dict[str, Any]:
