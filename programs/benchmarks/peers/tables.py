@@ -23,10 +23,10 @@ __all__ = ["as_json", "curve", "markdown", "write"]
 
 _OURS = "at_hand"
 _COLUMNS = """\
-calls: distinct pairs of prompt and example that were paid for; runs: of the program, repeats too; replies: of the reference
-LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a rule because it
-could not read a reply; it was begun anew, up to three times, and what it had measured best counts, or else the original
-prompt."""
+calls: distinct pairs of prompt and example that were paid for; runs: of the program, repeats too; replies: of the
+reference LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a
+rule because it could not read a reply; it was begun anew, up to three times, and what it had measured best counts, or
+else the original prompt."""
 _PEERS = ("copro", "miprov2", "gepa", "simba", "capo")
 
 
