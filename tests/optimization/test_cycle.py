@@ -349,6 +349,14 @@ def test_a_reference_lm_that_is_no_help_is_warned_of_and_the_best_so_far_wins() 
         Lab(reference_lm=scripted_lm(lambda prompt: "")).run(rounds=0)
 
 
+def test_a_reference_lm_that_is_no_help_is_not_asked_for_ever() -> None:
+    stuck = scripted_lm(lambda prompt: "Question: what is it?")
+    lab = Lab(World(2), reference_lm=stuck)
+    with pytest.warns(NoUsableProposalWarning):
+        result = lab.run(rounds=1_000)
+    assert result.stopped == "no usable proposal in 5 rounds" and len(result.proposals) == 5 * 2 * 3
+
+
 def test_events_come_in_order() -> None:
     lab = Lab()
     result = lab.run()

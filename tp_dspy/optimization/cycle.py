@@ -45,6 +45,9 @@ __all__ = ["Cycle"]
 
 logger = logging.getLogger(__name__)
 
+# Rounds, each asked twice, of which no reply could be used: a reference LM that is no help costs all the same.
+_MOST_BARREN = 5
+
 
 @dataclass
 class Cycle:
@@ -254,7 +257,7 @@ class _Phase:
 
     def search_rounds(self, rounds: int, count: int, stop: Sequence[StopRule], finalists: int) -> None:
         """Propose and score until the rounds are done or a rule says stop."""
-        usable = 0
+        usable = barren = 0
         without_gain = 0
         for round in range(1, rounds + 1):
             best = self.history.ranked()[0]
@@ -264,6 +267,8 @@ class _Phase:
             reason = next((reason for rule in stop if (reason := rule(progress))), None)
             # A round that can be paid for to its end is worth more than a larger one that cannot.
             affordable, blamed = self.cycle.ledger.affordable(count, sum(map(len, self.search.values())), calls=1)
+            if barren == _MOST_BARREN:
+                reason = reason or f"no usable proposal in {barren} rounds"
             if reason is not None or affordable == 0:
                 self.stopped = reason or blamed or self.stopped
                 break
@@ -275,6 +280,7 @@ class _Phase:
             new = [candidate for candidate in made if candidate not in self.history]
             self.tell(Proposed(self.name, round, len(new), len(proposals)))
             usable += len(new)
+            barren = 0 if new else barren + 1
             if new:
                 self.score(new, round, finalists)
             without_gain = 0 if self.history.ranked()[0].round == round else without_gain + 1
