@@ -16,13 +16,15 @@ from programs.benchmarks.peers import __main__ as command
 from programs.benchmarks.peers.bench import Bench, Cell, Setting
 from programs.benchmarks.peers.figures import Found, Table, read
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
-from programs.benchmarks.peers.methods import METHODS, smallest_budget
+from programs.benchmarks.peers.methods import METHODS, missing, smallest_budget
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target
 from programs.benchmarks.peers.tables import all_tables, as_json, markdown, write
+from programs.benchmarks.peers.unseen import unseen
 from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
 from tp_dspy import ObjectiveEvaluator
+from tp_dspy.errors import DataError
 from tp_dspy.tasks.catalog import CATALOG, overlapping
 
 BUDGET = 90
@@ -44,6 +46,8 @@ def proposer(world: World, broken: Callable[[int], bool] = lambda call: False) -
             return "I would rather talk about the weather."
         outputs = prompt.system.partition("Your output fields are:")[2].partition("All interactions")[0]
         names = re.findall(r"^\d+\. `(\w+)`", outputs, re.M)
+        if "<prompt>" in prompt.text:
+            return f"<prompt>Answer calmly only {number}.</prompt>"
         if not names:
             return ours(prompt)
         word = ("calmly", "only", "stepwise", "precisely", "again")[number % 5]
@@ -123,10 +127,12 @@ def test_the_best_was_measured_on_a_whole_split() -> None:
 # The optimisers.
 
 
-@pytest.mark.parametrize("name", [*PEERS, *OURS, *VARIANTS])
+@pytest.mark.parametrize("name", [*PEERS, "capo", *OURS, *VARIANTS])
 def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
     name: str, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if missing(name) is not None:
+        pytest.skip(f"{missing(name)} is not installed: `uv run --with {missing(name)} pytest`")
     made = bench()
     held_out = {e.question for e in made._examples("finance", 0)[1]}
     asked: set[str] = set()
@@ -188,6 +194,22 @@ def test_the_suite_keeps_sources_and_targets_apart_and_knows_its_names() -> None
         assert all(name in CATALOG for name in (target.name, *target.sources))
         assert not set(overlapping(target.name)) & set(target.sources)
     assert len(QUICK) == 2
+
+
+def test_data_that_was_never_seen_is_read_from_a_folder(tmp_path: Path) -> None:
+    rows = {split: [f"{split} {i}" for i in range(8)] for split in ("train", "validation", "test")}
+    for split, questions in rows.items():
+        lines = [f"{question}?,{('yes', 'no')[i % 2]}" for i, question in enumerate(questions)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["question,label", *lines]))
+    target, task = unseen([f"mine={tmp_path}", "starter/legal", "starter/medical"])
+    assert target == Target("mine", ("starter/legal", "starter/medical"), "", "unseen")
+    assert task.name == "mine" and [len(task.train), len(task.validation), len(task.test)] == [8, 8, 8]
+    assert {e.question for e in task.test} == {f"test {i}?" for i in range(8)} and task.answers == ("no", "yes")
+    one, _ = unseen([f"mine={tmp_path / 'train.csv'}", "starter/legal"])
+    assert one.sources == ("starter/legal",)
+    for wrong in (["mine"], [f"mine={tmp_path}"], [f"mine={tmp_path / 'empty'}", "starter/legal"]):
+        with pytest.raises(DataError):
+            unseen(wrong)
 
 
 # The tables.

@@ -16,7 +16,10 @@ from programs.benchmarks.peers.bench import Bench, Cell, Setting
 from programs.benchmarks.peers.figures import Table, read
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target
 from programs.benchmarks.peers.tables import markdown, write
+from programs.benchmarks.peers.unseen import unseen
+from tp_dspy import Task
 
+_HELD_OUT = "one more target, from train, validation and test files in a folder, and its source tasks; may be repeated"
 _MAIN = ("original", "by_hand", "general", "opro", "copro", "miprov2", "gepa", "simba", "capo", "scratch", "at_hand")
 
 
@@ -26,9 +29,13 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     targets = [t for t in (QUICK if args.quick else SUITE) if not args.target or t.name in args.target]
+    found = [unseen(given) for given in args.held_out]
+    targets += [target for target, _ in found]
+    if "by_hand" in args.methods and any(not target.by_hand for target in targets):
+        raise SystemExit("Nobody wrote a prompt for what --held-out names: leave by_hand out of --methods.")
     setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.replies, args.examples, args.test)
     if not args.table:
-        _run(args, setting, targets)
+        _run(args, setting, targets, {target.name: task for target, task in found})
     cells = read(args.cells or args.out / setting.key)
     table = Table([cell for cell in cells if cell["target"] in {t.name for t in targets}], args.methods)
     if not table.blocks:
@@ -38,11 +45,11 @@ def main() -> None:
     _say(f"Written: {', '.join(path.as_posix() for path in written)}")
 
 
-def _run(args: argparse.Namespace, setting: Setting, targets: list[Target]) -> None:
+def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], tasks: dict[str, Task]) -> None:
     """Run what is missing."""
     # What an LM has said once is asked for no more, by whichever optimiser.
     dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
-    bench = Bench(setting, args.out, args.threads, args.lm_threads)
+    bench = Bench(setting, args.out, args.threads, args.lm_threads, tasks=tasks)
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     # Seed by seed and target by target, so that a table that was broken off compares the methods on the same.
     todo = [
@@ -75,6 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--reference-lm", help="by default the same")
     parser.add_argument("--methods", nargs="+", default=list(_MAIN), choices=list(methods.METHODS), metavar="METHOD")
     parser.add_argument("--target", nargs="+", help="some of the targets")
+    parser.add_argument(
+        "--held-out", nargs="+", action="append", default=[], metavar=("NAME=FOLDER", "SOURCE"), help=_HELD_OUT
+    )
     parser.add_argument("--budget", type=int, help="scorer calls of a compile (default 200; 100 with --quick)")
     parser.add_argument("--replies", type=int, help="replies of the reference LM, at most (48; 16 with --quick)")
     parser.add_argument("--examples", type=int, help="examples to search on, and as many to choose on (20; 10)")

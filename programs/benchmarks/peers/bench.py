@@ -86,6 +86,7 @@ class Bench:
         threads: Concurrent calls.
         lm_threads: CPU threads of a local LM; by default all.
         lms: Scorer and reference LM at hand, in the place of those that the setting names.
+        tasks: Tasks at hand by name; others are loaded by their names.
     """
 
     def __init__(
@@ -95,9 +96,11 @@ class Bench:
         threads: int,
         lm_threads: int | None = None,
         lms: tuple[dspy.LM, dspy.LM] | None = None,
+        tasks: Mapping[str, Task] | None = None,
     ) -> None:
         self.setting, self.out, self.threads = setting, out, threads
         self.folder = out / setting.key
+        self.tasks = dict(tasks or {})
         self.objective = ObjectiveEvaluator()
         self.scorer, self.reference = lms or _lms(setting, threads, lm_threads)
         self.reference.is_reference = True
@@ -200,7 +203,7 @@ class Bench:
 
     def _examples(self, name: str, seed: int) -> tuple[Task, list[dspy.Example]]:
         """Draw a compile's examples by the seed; the held-out questions are the same for all seeds."""
-        task = load_task(name, seed=0).split_validation(seed=0)
+        task = (self.tasks.get(name) or load_task(name, seed=0)).split_validation(seed=0)
         size = self.setting.examples
         drawn = [stratified_order(split, seed=seed)[:size] for split in (task.train, task.validation)]
         about: dict[str, Any] = {"domain": task.domain, "description": task.description, "answers": task.answers}
