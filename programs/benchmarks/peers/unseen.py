@@ -10,7 +10,8 @@ import pandas as pd
 from programs.benchmarks.peers.suite import Target
 from tp_dspy import Task
 from tp_dspy.errors import DataError
-from tp_dspy.tasks.loading import is_file, load_task
+from tp_dspy.tasks.loading import is_file
+from tp_dspy.tasks.tabular import load_file
 
 __all__ = ["unseen"]
 
@@ -36,7 +37,7 @@ def unseen(given: Sequence[str]) -> tuple[Target, Task]:
         raise DataError(f"--held-out got {list(given)}; expected NAME=FOLDER and source tasks after it.")
     target = Target(name, tuple(given[1:]), "", "unseen")
     if is_file(place):
-        return target, load_task(place, seed=0, name=name)
+        return target, load_file(place, name=name)
     files = [path for path in sorted(Path(place).glob("*")) if path.stem in _SPLITS and path.suffix in _READERS]
     if not files:
         raise DataError(f"{place!r} holds no file such as train.parquet, validation.csv or test.jsonl.")
