@@ -157,6 +157,8 @@ def _mipro(job: Job) -> dspy.Module:
     train, validation = job.target.train, job.target.validation
     # At most, and repeats are free: one bootstrap on the train split, each candidate once on the validation split.
     candidates = max(2, (job.budget - len(train)) // len(validation))
+    # Each takes three replies, with three for all; a third is kept for what has to be asked for in another format.
+    candidates = max(2, min(candidates, (2 * job.replies // 3 - 3) // 3))
     settings = job.uses(num_candidates=candidates, max_bootstrapped_demos=0, max_labeled_demos=0)
     teleprompter = dspy.MIPROv2(
         metric=job.metric,
