@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ class Bench:
             by_hand=target.by_hand,
             metric=self.objective,
             scorer=self.scorer,
-            reference=self.reference,
+            reference=self._reference(cell),
             meter=meter,
             budget=self.setting.budget,
             replies=self.setting.replies,
@@ -139,7 +140,7 @@ class Bench:
         )
         started = time.monotonic()
         with self._configured([meter]):
-            ended, prompt = self._compile(job, cell.method)
+            ended, prompt = self._compile(job, cell)
         seconds = time.monotonic() - started
         with self._configured([]):
             measured = self._measure(meter, [*(p for _, p in meter.incumbents), prompt], test)
@@ -161,12 +162,15 @@ class Bench:
         write_whole(self.folder / cell.file, text.encode())
         return json.loads(text)
 
-    def _compile(self, job: Job, name: str) -> tuple[str, Prompt]:
+    def _reference(self, cell: Cell, again: int = 0) -> dspy.LM:
+        """Give the reference LM for a try at a cell: DSPy's cache would give all that ask alike the same replies."""
+        return self.reference.copy(rollout_id=zlib.crc32(f"{cell.target}/{cell.seed}/{again}".encode()))
+
+    def _compile(self, job: Job, cell: Cell) -> tuple[str, Prompt]:
         """Run an optimiser; say how it ended, and what prompt it found."""
-        method, errors = METHODS[name], list[str]()
+        method, errors = METHODS[cell.method], list[str]()
         for again in range(method.tries):
-            if again:
-                job.reference = self.reference.copy(rollout_id=again)
+            job.reference = self._reference(cell, again)
             try:
                 with _silence():
                     made = method.compile(job)
@@ -178,7 +182,7 @@ class Bench:
                 raise
             except Exception as error:  # its own: an unparsable proposal, as a rule
                 errors.append(f"{type(error).__name__}: {str(error)[:200]}")
-                logger.info("%s ended with %s", name, errors[-1])
+                logger.info("%s ended with %s", cell.method, errors[-1])
             job.meter.settle()
             if errors[-1] == "budget":
                 break

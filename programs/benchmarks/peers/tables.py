@@ -26,7 +26,7 @@ _COLUMNS = """\
 calls: distinct pairs of prompt and example that were paid for; runs: of the program, repeats too; replies: of the
 reference LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a
 rule because it could not read a reply; it was begun anew, up to three times, and what it had measured best counts, or
-else the original prompt."""
+else the original prompt. Source prompts at hand were made before, with a budget as large, which is not counted."""
 _PEERS = ("copro", "miprov2", "gepa", "simba", "capo")
 
 
