@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "curve", "markdown", "write"]
 
 _OURS = "at_hand"
+_OURS_TOO = ("scratch", "at_hand")
 _COLUMNS = """\
 calls: distinct pairs of prompt and example that were paid for; runs: of the program, repeats too; replies: of the
 reference LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a
@@ -83,7 +85,7 @@ def all_tables(table: Table) -> dict[str, pd.DataFrame]:
     drawn = "95 % intervals over targets, seeds and questions"
     said = f"Held-out metrics: means over {targets} targets and their seeds ({len(table.blocks)} blocks), {drawn}"
     made = {f"{said}{test}": main_table(table), "Held-out score by target": by_target(table)}
-    for ours in ("at_hand", "scratch"):
+    for ours in reversed(_OURS_TOO):
         if ours in table.methods:
             made[f"{_title(ours)}: paired differences of the held-out score"] = against(table, ours)
     if _OURS in table.methods:
@@ -116,7 +118,7 @@ def as_json(table: Table) -> dict[str, Any]:
 
 def curve(table: Table) -> Figure:
     """Draw the held-out score of the best so far against scorer calls, means over the common blocks."""
-    from tp_dspy.report.plots.style import COLOURS, drawing, legend_below, new_plot
+    from tp_dspy.report.plots.style import COLOURS, INK, drawing, legend_below, new_plot
 
     @drawing()
     def draw() -> Figure:
@@ -124,11 +126,17 @@ def curve(table: Table) -> Figure:
         axes = figure.subplots()
         last = max(table.total(method, "pairs") for method in table.methods)
         calls = np.linspace(1, last, 200)
-        looks = [(colour, dash) for dash in ("-", "--", ":") for colour in list(COLOURS.values())[:6]]
-        for method, (colour, dash) in zip(table.methods, looks, strict=False):
+        colours = itertools.cycle(list(COLOURS.values()))
+        for number, method in enumerate(table.methods):
             y = table.curve(method, calls)
-            wide = 2.4 if method in ("scratch", "at_hand") else 1.3
-            axes.step(calls, y, where="post", color=colour, linestyle=dash, linewidth=wide, label=_title(method))
+            look: dict[str, Any] = {"label": _title(method)}
+            if METHODS[method].searches:
+                # Methods that found the same prompt lie on each other; markers at other places tell them apart.
+                look |= {"color": next(colours), "marker": "osD^vP*X<>"[number % 10], "markersize": 5}
+                look |= {"markevery": (10 * number % 40, 40), "linewidth": 2.6 if method in _OURS_TOO else 1.2}
+            else:
+                look |= {"color": INK, "linestyle": ("-", "--")[number % 2], "linewidth": 1.0, "alpha": 0.6}
+            axes.step(calls, y, where="post", **look)
         axes.set_xlabel("scorer calls: distinct pairs of prompt and example")
         axes.set_ylabel("held-out score (0 to 1)")
         axes.set_xlim(0, last)
