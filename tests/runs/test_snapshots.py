@@ -168,10 +168,11 @@ def test_an_earlier_result_with_another_winner_is_kept(tmp_path: Path) -> None:
     assert TransferResult.load(tmp_path / "earlier-result.json").winner.id == first.winner.id
     assert dspy.Predict("question -> answer").load(tmp_path / "earlier-program.json") is None
     assert TransferResult.load(tmp_path / "result.json").winner.id == first.original.id
-    # One that cannot be read is not ours to lose either.
+    # One that cannot be read is not ours to lose either; nor is the first of them.
     (tmp_path / "result.json").write_text("{}")
     compile(1)
-    assert (tmp_path / "earlier-result.json").read_text() == "{}"
+    assert (tmp_path / "earlier-2-result.json").read_text() == "{}"
+    assert TransferResult.load(tmp_path / "earlier-result.json").winner.id == first.winner.id
 
 
 def test_half_a_character_in_the_data_does_not_lose_a_paid_result(tmp_path: Path) -> None:

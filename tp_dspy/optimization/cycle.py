@@ -280,7 +280,7 @@ class _Phase:
             new = [candidate for candidate in made if candidate not in self.history]
             self.tell(Proposed(self.name, round, len(new), len(proposals)))
             usable += len(new)
-            barren = 0 if new else barren + 1
+            barren = 0 if made else barren + 1
             if new:
                 self.score(new, round, finalists)
             without_gain = 0 if self.history.ranked()[0].round == round else without_gain + 1

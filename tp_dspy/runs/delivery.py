@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import dspy
 
 from tp_dspy.errors import ArtifactError
 from tp_dspy.optimization.events import Listener
+from tp_dspy.optimization.ledger import INTERRUPTED
 from tp_dspy.runs.artifacts import TransferResult, save_program
 from tp_dspy.runs.events import Compiled
 from tp_dspy.runs.snapshots import Snapshots
@@ -30,8 +32,8 @@ def deliver(
     Args:
         result: The outcome.
         student: The program; never changed.
-        folder: Where the files go; None for no files. Those of an earlier compile with another winner stay beside them,
-            with "earlier-" in front of their names.
+        folder: Where the files go; None for no files. Those of an earlier compile with another winner, or measured
+            where this one was interrupted, stay beside them: "earlier-result.json", then "earlier-2-result.json".
         phase: The target phase, for the event.
         listeners: What they raise now is logged: the compile is done, and its program is not to be lost for that.
 
@@ -55,16 +57,21 @@ def deliver(
 
 
 def _keep_earlier(folder: Path, result: TransferResult) -> None:
-    """Set the files of an earlier compile aside whose winner is another: this one may have been broken off early."""
+    """Set the files of an earlier compile aside that this one, perhaps broken off early, does not replace."""
     try:
-        winner: str | None = TransferResult.load(folder / _RESULT).winner.id
+        earlier: TransferResult | None = TransferResult.load(folder / _RESULT)
     except FileNotFoundError:
         return
     except ArtifactError:
-        winner = None  # Of another version, or damaged; not ours to lose.
-    if winner == result.winner.id:
+        earlier = None  # Of another version, or damaged; not ours to lose.
+    same = earlier is not None and earlier.winner.id == result.winner.id
+    # An interrupted run is not measured; else whoever measured the earlier one does so again.
+    measured = earlier is not None and earlier.held_out is not None and result.stopped == INTERRUPTED
+    if same and not measured:
         return
+    names = (f"earlier-{number}-" if number > 1 else "earlier-" for number in itertools.count(1))
+    prefix = next(name for name in names if not (folder / f"{name}{_RESULT}").exists())
     for name in (_RESULT, _PROGRAM):
         if (folder / name).exists():
-            (folder / name).replace(folder / f"earlier-{name}")
-    logger.info("%s held a result with another winner, which is kept as earlier-%s.", folder, _RESULT)
+            (folder / name).replace(folder / f"{prefix}{name}")
+    logger.info("%s held another result, which is kept as %s%s.", folder, prefix, _RESULT)

@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], task
         for name in args.methods
     ]
     for number, (cell, target) in enumerate(todo, start=1):
-        if bench.known(cell) is not None or time.monotonic() > end:
+        if bench.known(cell, target) is not None or time.monotonic() > end:
             continue
         lacks = methods.missing(cell.method)
         if lacks is not None:

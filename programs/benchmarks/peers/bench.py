@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -15,14 +16,16 @@ from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import is_retryable_lm_error
 
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
 from programs.benchmarks.peers.methods import METHODS, Job
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target
 from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
-from tp_dspy.errors import LMUnavailableError, ScoringFailedError
+from tp_dspy.errors import ConfigurationError, LMUnavailableError, TransferPromptingError
 from tp_dspy.lms.specs import ANSWER_TOKENS, is_local
+from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.runs.folders import file_name, write_whole
 from tp_dspy.tasks.loading import load_task
 from tp_dspy.tasks.splitting import stratified_order
@@ -106,16 +109,33 @@ class Bench:
         self.scorer, self.reference = lms or _lms(setting, threads, lm_threads)
         self.reference.is_reference = True
 
-    def known(self, cell: Cell) -> dict[str, Any] | None:
-        """Give a cell that was run."""
+    def known(self, cell: Cell, target: Target) -> dict[str, Any] | None:
+        """Give a cell that was run.
+
+        Raises:
+            ConfigurationError: If it was run with other data or LMs.
+        """
         path = self.folder / cell.file
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if found["made_of"] != self._made_of(cell, target):
+            raise ConfigurationError(f"{path.as_posix()} was made of other data or LMs; choose another --out.")
+        return found
+
+    def _made_of(self, cell: Cell, target: Target) -> str:
+        """Tell data and LMs apart."""
+        given, test = self._examples(target.name, cell.seed)
+        sources = [self._examples(name, cell.seed)[0] for name in target.sources]
+        parts = [[fingerprint(e) for e in (*task.train, *task.validation)] for task in (given, *sources)]
+        known = [*parts, [fingerprint(e) for e in test], self.scorer.model, self.reference.model]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
     def run(self, cell: Cell, target: Target) -> dict[str, Any]:
         """Run a cell and keep it.
 
         Raises:
-            LMUnavailableError, ScoringFailedError: If an LM is not there, which says nothing of any optimiser.
+            TransferPromptingError, dspy.LMError: If an LM is not there, which says nothing of any optimiser.
         """
         method = METHODS[cell.method]
         task, test = self._examples(target.name, cell.seed)
@@ -141,12 +161,15 @@ class Bench:
         started = time.monotonic()
         with self._configured([meter]):
             ended, prompt = self._compile(job, cell)
+        if meter.outage is not None:
+            raise LMUnavailableError(f"{cell.file} is not kept, as the scorer LM failed: {meter.outage}")
         seconds = time.monotonic() - started
         with self._configured([]):
             measured = self._measure(meter, [*(p for _, p in meter.incumbents), prompt], test)
         found = {
             **asdict(cell),
             "setting": asdict(self.setting) | {"scorer": self.scorer.model, "reference": self.reference.model},
+            "made_of": self._made_of(cell, target),
             "ended": ended,
             "settings": job.settings,
             "pairs": meter.pairs,
@@ -178,9 +201,11 @@ class Bench:
                 return said, job.meter.prompt(made)
             except BudgetSpentError:
                 errors.append("budget")
-            except (LMUnavailableError, ScoringFailedError):
+            except TransferPromptingError:
                 raise
             except Exception as error:  # its own: an unparsable proposal, as a rule
+                if is_retryable_lm_error(error):
+                    raise
                 errors.append(f"{type(error).__name__}: {str(error)[:200]}")
                 logger.info("%s ended with %s", cell.method, errors[-1])
             job.meter.settle()
@@ -216,7 +241,8 @@ class Bench:
 
     def _source_prompts(self, target: Target, seed: int) -> SourcePrompts:
         """Make the source prompts, with a budget of its own that is as large, or read those that were made."""
-        folder = self.folder / "sources" / file_name(f"{target.name}-{seed}")
+        made_of = self._made_of(Cell(target.name, "", seed), target)
+        folder = self.folder / "sources" / file_name(f"{target.name}-{seed}-{made_of}")
         path = folder / "source_prompts.json"
         if not path.exists():
             sources = [self._examples(name, seed)[0] for name in target.sources]

@@ -52,9 +52,10 @@ class Found:
 
     @cached_property
     def draws(self) -> dict[str, FloatArray]:
-        """Metrics of the prompt that was found, on resampled questions: the same ones for all methods of a block."""
+        """Metrics of the prompt that was found, on resampled questions: the same ones for all cells of a target."""
         found = [Outcome(o[0], bool(o[1]), o[2], o[3]) for o in self.cell["outcomes"][self.cell["final"]]]
-        rng = np.random.default_rng([len(found), zlib.crc32(repr(self.block).encode())])
+        # All seeds of a target are measured on the same questions.
+        rng = np.random.default_rng([len(found), zlib.crc32(self.block[0].encode())])
         return ObjectiveEvaluator().resample(found, bootstrap_weights(len(found), _RESAMPLES, rng))
 
     @property
@@ -90,7 +91,8 @@ class Difference:
     Attributes:
         mean: Of the differences of the held-out score.
         wins, ties, losses: Of how many blocks.
-        p_value: Of a Wilcoxon signed-rank test over blocks; NaN where there are fewer than six that differ.
+        p_value: Of a Wilcoxon signed-rank test over targets, each with the mean of its seeds; NaN where there are
+            fewer than six that differ.
     """
 
     mean: Mean
@@ -102,10 +104,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Average ranks of the held-out score over blocks, 1 is best, and a Friedman test of whether they differ."""
+    """Average ranks of the held-out score over targets, 1 is best, and a Friedman test of whether they differ."""
 
     by_method: Mapping[str, float]
-    blocks: int
+    targets: int
     p_value: float
 
 
@@ -136,6 +138,11 @@ class Table:
         sets = [set(blocks) for blocks in self.found.values()]
         return sorted(set.intersection(*sets)) if sets else []
 
+    @property
+    def targets(self) -> list[str]:
+        """The targets of these."""
+        return list(dict.fromkeys(target for target, _ in self.blocks))
+
     def mean(self, method: str, metric: str = "score") -> Mean:
         """Average a metric over the common blocks; blocks on which it is undefined are left out."""
         cells = {block: self.found[method][block] for block in self.blocks}
@@ -164,13 +171,14 @@ class Table:
         }
         values = np.array([value for value, _ in apart.values()])
         wins, losses = int((values > _TIE).sum()), int((values < -_TIE).sum())
-        differ = values[np.abs(values) > 1e-12]
+        means = np.array([self.of_target(method, t) - self.of_target(other, t) for t in self.targets])
+        differ = means[np.abs(means) > 1e-12]
         p_value = float(stats.wilcoxon(differ).pvalue) if len(differ) >= 6 else math.nan
         return Difference(_mean(apart), wins, len(values) - wins - losses, losses, p_value)
 
     def ranks(self) -> Ranks:
-        """Rank the methods block by block."""
-        scores = np.array([[self.found[m][b].metrics["score"] for m in self.methods] for b in self.blocks])
+        """Rank the methods target by target: seeds of one are no other data."""
+        scores = np.array([[self.of_target(m, target) for m in self.methods] for target in self.targets])
         if len(scores) < 2 or len(self.methods) < 3:
             return Ranks({}, len(scores), math.nan)
         ranks = stats.rankdata(-np.round(scores, 9), axis=1).mean(axis=0)
@@ -182,20 +190,22 @@ class Table:
         return np.array([np.mean([self.found[method][b].score_at(c) for b in self.blocks]) for c in calls])
 
     def calls_to_reach(self, method: str, target: str, peers: Sequence[str]) -> tuple[str, float | None]:
-        """Say with what share of its calls a method is as good as the best peer at its end, on one target.
+        """Say how soon a method is as good as the best peer at its end, on one target.
 
         Returns:
-            The peer, and the ratio of calls; None where the method never is.
+            The peer, and the ratio of the calls of both until then; None where the method never is.
         """
         best = max(peers, key=lambda peer: self.of_target(peer, target))
         goal = self.of_target(best, target)
-        mine = [self.found[method][block] for block in self.blocks if block[0] == target]
-        theirs = float(np.mean([self.found[best][block].cell["pairs"] for block in self.blocks if block[0] == target]))
-        places = sorted({pairs for one in mine for pairs, _ in one.curve})
-        for calls in places:
-            if float(np.mean([one.score_at(calls) for one in mine])) >= goal - 1e-12:
-                return best, calls / theirs if theirs else math.inf
-        return best, None
+        mine, theirs = self._first(method, target, goal), self._first(best, target, goal)
+        return best, None if mine is None or not theirs else mine / theirs
+
+    def _first(self, method: str, target: str, goal: float) -> int | None:
+        """Say after how many calls the mean of a method's best so far reaches a score."""
+        cells = [self.found[method][block] for block in self.blocks if block[0] == target]
+        places = sorted({pairs for one in cells for pairs, _ in one.curve})
+        reached = (calls for calls in places if np.mean([one.score_at(calls) for one in cells]) >= goal - 1e-12)
+        return next(reached, None)
 
 
 def read(source: Path) -> list[dict[str, Any]]:

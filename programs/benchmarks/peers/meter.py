@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import is_retryable_lm_error
 
 __all__ = ["BudgetSpentError", "Meter", "Prompt"]
 
@@ -50,6 +51,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         runs: Runs so far.
         pairs: Pairs paid for so far.
         replies: Replies of the reference LM so far: of LMs that have the attribute ``is_reference``.
+        outage: Why a run got no answer, where that was the endpoint's fault: no optimiser is to be judged by it.
         incumbents: The prompt of the best mean on the whole of the first split that has one, with the pairs that had
             been paid for when it became that.
     """
@@ -62,6 +64,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     watches: bool = True
     runs: int = 0
     replies: int = 0
+    outage: BaseException | None = None
     incumbents: list[tuple[int, Prompt]] = field(default_factory=list)
     _seen: set[Hashable] = field(default_factory=set)
     _open: dict[str, _Run] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def __post_init__(self) -> None:
         self._where: dict[Hashable, list[str]] = {}
         self._examples: dict[Hashable, dspy.Example] = {}
+        self._sizes = {split: len({_inputs(e.inputs()) for e in examples}) for split, examples in self.splits.items()}
         for split, examples in self.splits.items():
             for example in examples:
                 self._examples[_inputs(example.inputs())] = example
@@ -123,6 +127,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
             return
         # GEPA's traced runs give (prediction, trace).
         prediction = outputs[0] if isinstance(outputs, tuple) else outputs
+        if exception is not None and is_retryable_lm_error(exception):
+            self.outage = exception
         example, score = self._examples.get(run.asked), 0.0
         if example is not None and isinstance(prediction, dspy.Prediction) and exception is None:
             made = self.metric(example, prediction)
@@ -148,8 +154,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
             return self._best()
 
     def _best(self) -> Prompt | None:
-        for split, examples in self.splits.items():
-            whole = {p: s for (name, p), s in self._scores.items() if name == split and len(s) == len(examples)}
+        for split, size in self._sizes.items():
+            whole = {p: s for (name, p), s in self._scores.items() if name == split and len(s) == size}
             if whole:
                 return max(whole, key=lambda prompt: sum(whole[prompt].values()))
         return None

@@ -105,6 +105,7 @@ def _ours(
     at_hand: bool = False,
     objective: ObjectiveEvaluator | None = None,
     sources: int | None = None,
+    described: bool = True,
     **settings: Any,
 ) -> dspy.Module:
     noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": 3} | settings
@@ -128,7 +129,7 @@ def _ours(
         valset=job.target.validation,
         source_tasks=None if one_stage or at_hand else job.sources[:sources],
         source_prompts=job.prompts() if at_hand else None,
-        description=job.target.description,
+        description=job.target.description if described else "",
     )
 
 
@@ -145,7 +146,10 @@ class _Incumbents:
 
 
 def _copro(job: Job) -> dspy.Module:
-    examples = [*job.target.train, *job.target.validation]
+    # It takes one set. Where both splits leave no room for a second round, which is what it is made for, the one that
+    # all others choose by.
+    both, one = [*job.target.train, *job.target.validation], list(job.target.validation)
+    examples = both if job.budget >= 12 * len(both) else one
     slots = job.budget // len(examples)
     depth = 3 if slots >= 12 else 2 if slots >= 6 else 1
     settings = job.uses(breadth=max(2, slots // depth), depth=depth)
@@ -213,7 +217,7 @@ def _capo(job: Job) -> dspy.Module:
 
     random.seed(job.seed)  # it has none of its own
     initial = [job.student.predict.signature.instructions, *general_instructions(job.target.answers)]
-    examples = [*job.target.train, *job.target.validation]
+    examples = list(job.target.validation)
     settings = job.uses(block=max(5, len(examples) // 4), crossovers_per_iter=4, upper_shots=0, n_steps=_NO_END)
     text = capo(
         job.student, job.metric, job.reference, examples, job.target.description, initial, job.threads, settings
@@ -234,11 +238,11 @@ METHODS: Mapping[str, Method] = {
     "by_hand": Method(_by_hand, "written by hand", searches=False),
     "general": Method(lambda job: _ours(job, one_stage=True, rounds=0), "general instructions, no search"),
     "opro": Method(_opro, "OPRO (our cycle)"),
-    "copro": Method(_copro, "dspy.COPRO", splits=("all", "validation", "train"), tries=4),
+    "copro": Method(_copro, "dspy.COPRO", tries=4),
     "miprov2": Method(_mipro, "dspy.MIPROv2", tries=4),
     "gepa": Method(_gepa, "dspy.GEPA", tries=4),
     "simba": Method(_simba, "dspy.SIMBA", splits=("all", "validation", "train"), tries=4),
-    "capo": Method(_capo, "CAPO (promptolution)", splits=("all", "validation", "train")),
+    "capo": Method(_capo, "CAPO (promptolution)", tries=4),
     "scratch": Method(_ours, "Transfer-Prompting, from scratch"),
     "at_hand": Method(lambda job: _ours(job, at_hand=True), "Transfer-Prompting, source prompts at hand"),
     # Ablations.
@@ -247,6 +251,7 @@ METHODS: Mapping[str, Method] = {
     "one_source": Method(lambda job: _ours(job, sources=1), "ours, one source"),
     "top_1": Method(lambda job: _ours(job, top_k=1), "ours, top 1"),
     "accuracy": Method(lambda job: _ours(job, objective=_ACCURACY), "ours, accuracy alone"),
+    "no_description": Method(lambda job: _ours(job, described=False), "ours, told nothing of the target"),
     "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
 }
 
@@ -261,7 +266,7 @@ def smallest_budget(name: str, train: int, validation: int) -> int:
     """Say how many pairs a method cannot do without; 0 where it takes what there is."""
     both = train + validation
     if name == "copro":
-        return 2 * both
+        return 2 * validation
     if name == "miprov2":
         return train + 2 * validation
     if name == "simba":
