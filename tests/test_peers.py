@@ -216,6 +216,35 @@ def test_a_cell_of_other_data_is_not_taken_for_known(
         made.known(Cell("finance", "original", 0), TARGET)
 
 
+def test_a_metric_that_raises_is_not_taken_for_a_score_of_nothing() -> None:
+    def broken(example: dspy.Example, prediction: dspy.Prediction) -> float:
+        raise ZeroDivisionError("of the metric")
+
+    world = World(1)
+    meter, examples = meter_of(world, None)
+    meter.metric = broken
+    run(meter, examples, "Answer only.", world)
+    meter.settle()
+    assert isinstance(meter.outage, ZeroDivisionError)
+
+
+def test_an_optimiser_whose_budget_is_too_small_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Nothing(Bench):
+        def __init__(self, *arguments: Any, **more: Any) -> None: ...
+
+        def known(self, cell: Cell, target: Target) -> None: ...
+
+    monkeypatch.setattr(command, "Bench", Nothing)
+    monkeypatch.setattr(dspy, "configure_cache", lambda **settings: None)
+    arguments = ["peers", "--quick", "--budget", "20", "--methods", "simba", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit, match="no target and seed"):
+        command.main()
+    assert "simba needs --budget" in capsys.readouterr().err
+
+
 def test_a_split_with_a_question_twice_can_be_measured_whole() -> None:
     world = World(1)
     _, examples = meter_of(world, None)

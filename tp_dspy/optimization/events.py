@@ -178,7 +178,10 @@ class PhaseEnded(Event):
 
 
 class Listener(Protocol):
-    """Is told every event as it happens, in the thread that compiles. What it raises ends the compile, resumably."""
+    """Is told every event as it happens, in the thread that compiles.
+
+    What it raises ends the compile, resumably; at `Compiled`, when all is done, it is logged.
+    """
 
     def __call__(self, event: Event, /) -> None:
         """Take in an event."""

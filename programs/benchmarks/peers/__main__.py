@@ -36,10 +36,11 @@ def main() -> None:
     setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.replies, args.examples, args.test)
     if not args.table:
         _run(args, setting, targets, {target.name: task for target, task in found})
-    cells = read(args.cells or args.out / setting.key)
+    place = args.cells or args.out / setting.key
+    cells = read(place) if place.exists() else []
     table = Table([cell for cell in cells if cell["target"] in {t.name for t in targets}], args.methods)
     if not table.blocks:
-        raise SystemExit("There is no target and seed that all methods were run on; name fewer --methods.")
+        raise SystemExit(f"{place.as_posix()} has no target and seed that all of --methods were run on.")
     print(markdown(table))
     written = write(table, args.out / setting.key / "tables")
     _say(f"Written: {', '.join(path.as_posix() for path in written)}")
@@ -64,6 +65,10 @@ def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], task
         lacks = methods.missing(cell.method)
         if lacks is not None:
             _say(f"{cell.method} needs {lacks}: left out")
+            continue
+        least = methods.smallest_budget(cell.method, setting.examples, setting.examples)
+        if least > setting.budget:
+            _say(f"{cell.method} needs --budget {least:.0f} with {setting.examples} examples: left out")
             continue
         found = bench.run(cell, target)
         took = f"{found['pairs']} pairs, {found['runs']} runs, {found['reference_replies']} replies"

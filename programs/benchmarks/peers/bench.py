@@ -162,7 +162,7 @@ class Bench:
         with self._configured([meter]):
             ended, prompt = self._compile(job, cell)
         if meter.outage is not None:
-            raise LMUnavailableError(f"{cell.file} is not kept, as the scorer LM failed: {meter.outage}")
+            raise LMUnavailableError(f"{cell.file} is not kept, as a run got no answer or no score: {meter.outage}")
         seconds = time.monotonic() - started
         with self._configured([]):
             measured = self._measure(meter, [*(p for _, p in meter.incumbents), prompt], test)

@@ -51,7 +51,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         runs: Runs so far.
         pairs: Pairs paid for so far.
         replies: Replies of the reference LM so far: of LMs that have the attribute ``is_reference``.
-        outage: Why a run got no answer, where that was the endpoint's fault: no optimiser is to be judged by it.
+        outage: Why a run got no answer or no score, where that was no prompt's fault: no optimiser is judged by it.
         incumbents: The prompt of the best mean on the whole of the first split that has one, with the pairs that had
             been paid for when it became that.
     """
@@ -131,8 +131,11 @@ class Meter(BaseCallback):  # type: ignore[misc]
             self.outage = exception
         example, score = self._examples.get(run.asked), 0.0
         if example is not None and isinstance(prediction, dspy.Prediction) and exception is None:
-            made = self.metric(example, prediction)
-            score = float(getattr(made, "score", made))
+            try:
+                made = self.metric(example, prediction)
+                score = float(getattr(made, "score", made))
+            except Exception as error:  # DSPy logs what a callback raises, and goes on
+                self.outage = error
         with self._lock:
             del self._open[call_id]
             if run.clean and example is not None:

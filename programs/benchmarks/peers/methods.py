@@ -21,7 +21,7 @@ from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
 
-__all__ = ["METHODS", "Job", "Method", "missing"]
+__all__ = ["METHODS", "Job", "Method", "missing", "smallest_budget"]
 
 # More rounds than any budget here lasts for.
 _NO_END = 1_000
@@ -262,15 +262,15 @@ def missing(name: str) -> str | None:
     return package if package is not None and importlib.util.find_spec(package) is None else None
 
 
-def smallest_budget(name: str, train: int, validation: int) -> int:
-    """Say how many pairs a method cannot do without; 0 where it takes what there is."""
+def smallest_budget(name: str, train: int, validation: int) -> float:
+    """Say how many pairs a method cannot do without; 0 where it takes what there is, infinite where none will do."""
     both = train + validation
     if name == "copro":
         return 2 * validation
     if name == "miprov2":
         return train + 2 * validation
     if name == "simba":
-        return next((b for b in range(both, 100 * both) if _fits(b, both)), math.inf)  # type: ignore[return-value]
+        return next((b for b in range(both, 100 * both) if _fits(b, both)), math.inf)
     return 0
 
 
