@@ -169,8 +169,7 @@ def test_paper_has_the_candidates_that_match_up_to_a_limit_and_says_what_is_left
         page.run("for (const when of ['before', 'after']) dispatchEvent(new Event(when + 'print'))")
         return page.run("return printed.pop()")
 
-    page.driver.print_page()
-    shown, left = page.run("return printed.pop()")
+    shown, left = printed()
     assert shown == 200 and left.startswith("1,800 more candidates are left out of this print")
     assert len(page.all("#candidates-table tr.row")) == 100 and page.one("#candidates-more").text == "Show 100 more"
     assert not page.one("#candidates-left").is_displayed()
