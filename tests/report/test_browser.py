@@ -157,17 +157,15 @@ def test_it_prints_with_all_that_was_folded_and_without_controls(opened: Open) -
 
 def test_paper_has_the_candidates_that_match_up_to_a_limit_and_says_what_is_left_out(opened: Open) -> None:
     page = opened(large())
-    page.run(
-        "window.printed = [];"
-        "const rows = () => document.querySelectorAll('#candidates-table tr.row').length;"
-        "const left = () => document.getElementById('candidates-left').textContent;"
-        "addEventListener('beforeprint', () => printed.push([rows(), left()]))"
-    )
 
     def printed() -> list[Any]:
         # To print thousands takes long.
-        page.run("for (const when of ['before', 'after']) dispatchEvent(new Event(when + 'print'))")
-        return page.run("return printed.pop()")
+        return page.run(
+            "dispatchEvent(new Event('beforeprint'));"
+            "const rows = document.querySelectorAll('#candidates-table tr.row').length;"
+            "const left = document.getElementById('candidates-left').textContent;"
+            "dispatchEvent(new Event('afterprint')); return [rows, left]"
+        )
 
     shown, left = printed()
     assert shown == 200 and left.startswith("1,800 more candidates are left out of this print")
