@@ -34,6 +34,7 @@ TARGET = Target("finance", ("law", "medicine"), "Answer calmly stepwise precisel
 PEERS = ("copro", "miprov2", "gepa", "simba")
 OURS = ("general", "opro", "scratch", "at_hand")
 VARIANTS = ("one_stage", "no_racing", "one_source", "top_1", "accuracy", "no_general", "no_description")
+VARIANTS += ("hidden_scores", "before", "end", "answer")
 
 
 def proposer(world: World, broken: Callable[[int], bool] = lambda call: False) -> dspy.LM:
@@ -156,6 +157,26 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
     assert name == "general" or cell["reference_replies"] > 0
     assert not cell["ended"].startswith("failed") and cell["settings"]
     assert made.known(Cell("finance", name, 0), TARGET) == cell
+
+
+@pytest.mark.parametrize("position", ["before", "end", "answer"])
+def test_the_instruction_stands_where_the_ablation_says(bench: Callable[..., Bench], position: str) -> None:
+    made = bench()
+    made.run(Cell("finance", position, 0), TARGET)
+    last = made.scorer.scripted.log[-1].prompt  # of the held-out questions: it is measured as it was searched for
+    assert bool(last.system) == (position == "before") and last.user.startswith("Question:")
+    asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
+    expected = {"before": "<INS>\n\nQuestion:", "end": "\n\n<INS>\nAnswer:", "answer": "Answer: <INS>"}
+    assert asked and all(expected[position] in prompt for prompt in asked)
+
+
+def test_scores_can_be_hidden_from_the_reference_lm(bench: Callable[..., Bench]) -> None:
+    for name in ("scratch", "hidden_scores"):
+        made = bench()
+        made.run(Cell("finance", name, 0), TARGET)
+        asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
+        assert asked and all(("Score: " in prompt) == (name == "scratch") for prompt in asked)
+        assert all("worst first" in prompt for prompt in asked)
 
 
 def test_prompts_that_are_not_searched_for_cost_nothing(bench: Callable[..., Bench]) -> None:

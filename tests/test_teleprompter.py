@@ -15,7 +15,7 @@ import pytest
 from programs.benchmarks.scripted import Reply, answer_logprobs, scripted_lm
 from programs.benchmarks.transfer import Setting, run
 from programs.benchmarks.worlds import World
-from tp_dspy import InstructionAdapter, ObjectiveEvaluator, SourcePrompts, Task, TransferPrompting
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ReferencePrompt, SourcePrompts, Task, TransferPrompting
 from tp_dspy.errors import (
     ConfigurationError,
     DataError,
@@ -261,8 +261,9 @@ def test_bad_input_is_refused_before_any_call_is_paid() -> None:
     refused(ProgramError, "output fields", program=dspy.Predict("question -> verdict"))
     refused(ProgramError, "no predictor", program=dspy.Module())
     refused(ProgramError, r"dspy\.Module", program="question -> answer")
-    for wrong in ({"auto": "huge"}, {"rounds": -1}, {"examples": 0}, {"max_error_rate": 2}, {"num_threads": 0},
-                  {"spread_penalty": -1.0}, {"seed_instructions": "Answer."}):  # fmt: skip
+    for wrong in ({"auto": "huge"}, {"rounds": -1}, {"examples": 0}, {"max_error_rate": 2},
+                  {"num_threads": 0}, {"spread_penalty": -1.0}, {"reference_prompt": ReferencePrompt((), ())},
+                  {"seed_instructions": "Answer."}):  # fmt: skip
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             optimiser(world, **wrong).compile(student(), trainset=target.train)
     assert teleprompter.scorer.lm.scripted.calls == 0
@@ -308,6 +309,20 @@ def test_a_reference_lm_that_returns_nothing_usable_is_warned_of_and_the_best_so
     with pytest.warns(NoUsableProposalWarning, match="it is empty"):
         compiled = teleprompter.compile(student(), trainset=target.train, valset=target.validation)
     assert compiled.signature.instructions == "Answer only calmly stepwise."
+
+
+def test_the_reference_lm_is_asked_in_the_users_words() -> None:
+    class Curt(ReferencePrompt):
+        def build(self, history: object, *rest: object) -> str:
+            return f"One instruction for {self.tasks[0].description}, please."
+
+    world = World(1)
+    target = world.task("finance", train=8)
+    tp = optimiser(world, reference_prompt=Curt, rounds=1)
+    made = tp.compile(student(), trainset=target.train, description="lettered questions")
+    log = [call.prompt.user for call in tp.reference_lm.scripted.log]  # type: ignore[union-attr]
+    assert log[1:] == ["One instruction for lettered questions, please."] * 4
+    assert made.detailed_results.settings["reference_prompt"] == "Curt"
 
 
 def test_ctrl_c_gives_the_best_so_far() -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tp_dspy.lms.adapter import InstructionAdapter
     from tp_dspy.lms.embedded import embedded_lm
     from tp_dspy.optimization.events import Event
+    from tp_dspy.optimization.reference_prompt import ReferencePrompt
     from tp_dspy.optimization.stopping import (
         AllOf,
         Patience,
@@ -44,6 +45,7 @@ __all__ = [
     "Patience",
     "Progress",
     "ReferenceCalls",
+    "ReferencePrompt",
     "ScorerCalls",
     "Seconds",
     "SetMetric",
@@ -74,6 +76,7 @@ _HOMES = {
     "Patience": "optimization.stopping",
     "Progress": "optimization.stopping",
     "ReferenceCalls": "optimization.stopping",
+    "ReferencePrompt": "optimization.reference_prompt",
     "ScorerCalls": "optimization.stopping",
     "Seconds": "optimization.stopping",
     "SetMetric": "scoring.custom",

@@ -32,6 +32,7 @@ from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, answer_naming, first_population
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
+from tp_dspy.optimization.reference_prompt import ReferencePrompt
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
@@ -77,6 +78,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
+        reference_prompt: Writes what the reference LM is asked: a subclass of `ReferencePrompt`, to ask in other words.
         racing: The rule that drops candidates while they are scored: by default `ExpectedGain`; see
             `tp_dspy.optimization.racing` for `PairedBootstrap` and `FullScoring`.
         stop: When to stop: rules that end the search of a phase (`Patience`, `TargetScore`, a function that takes a
@@ -115,6 +117,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         seed_instructions: Sequence[Seed] | None = None,
         spread_penalty: float = 0.0,
         temperature: float = 1.0,
+        reference_prompt: type[ReferencePrompt] = ReferencePrompt,
         racing: Racing | None = None,
         stop: Sequence[StopRule | Budget | StopFile] = (),
         mapping: Mapping[str, str] | None = None,
@@ -135,12 +138,17 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             raise ConfigurationError(
                 f"spread_penalty is {spread_penalty!r} and temperature {temperature!r}; expected at least 0."
             )
+        if not (isinstance(reference_prompt, type) and issubclass(reference_prompt, ReferencePrompt)):
+            raise ConfigurationError(
+                f"reference_prompt is {reference_prompt!r}; expected a subclass of tp_dspy.ReferencePrompt."
+            )
         self.objective = objective
         self.reference_lm = reference_lm
         self.effort = effort(auto, rounds=rounds, proposals=proposals, examples=examples, top_k=top_k)
         self.seed_instructions = seed_instructions
         self.spread_penalty = spread_penalty
         self.temperature = temperature
+        self.reference_prompt = reference_prompt
         self.racing: Racing = racing if racing is not None else ExpectedGain()
         self.stop = tuple(stop)
         sorted_out(self.stop)
@@ -438,7 +446,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         population: Sequence[Candidate],
         prior: Sequence[ScoredCandidate] = (),
     ) -> PhaseResult:
-        prompts = reference_prompts(cycle.program, population[0].instructions, data.briefs, self.objective.answers)
+        prompts = reference_prompts(
+            cycle.program, population[0].instructions, data.briefs, self.objective.answers, self.reference_prompt
+        )
         proposer = Proposer(
             work.session.reference(),
             prompts,
@@ -499,6 +509,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             "objective": self.objective.describe(),
             "spread_penalty": self.spread_penalty,
             "temperature": self.temperature,
+            "reference_prompt": self.reference_prompt.__name__,
             "racing": type(self.racing).__name__,
             "seed": self.seed,
         }

@@ -133,9 +133,10 @@ class World:
         return letter, 0.4 + 0.5 * uniform("sure", question) if correct else 0.3 + 0.4 * uniform("unsure", question)
 
     def _reply(self, prompt: PromptView) -> Reply:
-        # From the right, as an instruction may hold blank lines.
-        instruction, _, block = prompt.user.rpartition("\n\n")
-        answer = self.answer(block.removeprefix("Question: ").split("\nAnswer:")[0], instruction)
+        # Wherever the instruction stands: what is left when the item is taken out, of which the last is the one asked.
+        before, _, block = prompt.text.rpartition("Question: ")
+        question, _, after = block.partition("\n")
+        answer = self.answer(question, f"{before}{after.replace('Answer:', '')}".strip())
         if answer is None:
             return Reply("It depends on what you mean by that.", [("It depends on what you mean by that.", -1.0, {})])
         letter, sure = answer

@@ -114,6 +114,34 @@ def test_the_prompt_word_for_word() -> None:
     assert built == GOLDEN
 
 
+class Own(ReferencePrompt):
+    """Asks for a sentence to set before the parent."""
+
+    def build(self, history: Any, *rest: Any) -> str:
+        return f"Say in a sentence what {self.tasks[0].in_words()} ask for. Now: {history[-1][0]}"
+
+    def finish(self, text: str, parent: str) -> str:
+        return f"{text} {parent}"
+
+
+def test_one_can_ask_in_words_of_ones_own_and_make_an_instruction_of_the_reply() -> None:
+    asked: list[str] = []
+
+    def rule(prompt: PromptView) -> str:
+        asked.append(prompt.user)
+        return "<INS>Judge the drug.</INS>" if len(asked) == 1 else "Judge the drug. Good." if len(asked) == 2 else "?!"
+
+    own = {"self": Own((BRIEF,), ("answer",))}
+    best = scored("Good.", 0.5)
+    found = proposer(rule, prompts=own, threads=1).propose([scored("Bad.", 0.1), best], 3)
+    assert asked[0].endswith("Now: Good.")
+    assert [proposal.text for proposal in found][:2] == ["Judge the drug. Good.", "Judge the drug. Good."]
+    assert found[0].candidate == best.candidate.with_instruction("self", "Judge the drug. Good.")
+    assert found[0].candidate is not None and found[0].candidate.parent == best.candidate.id
+    assert found[1].candidate is None and found[1].reason == "it repeats an instruction that was tried already"
+    assert found[2].reason == "it is empty"
+
+
 def test_the_mark_stands_once_in_every_exemplar_and_otherwise_only_where_it_is_asked_for() -> None:
     for position in ("before", "start", "end", "answer"):
         prompt = ReferencePrompt((BRIEF,), ("answer",), position)

@@ -150,7 +150,11 @@ def shared_answers(briefs: Sequence[TaskBrief]) -> tuple[str, ...] | None:
 
 
 def reference_prompts(
-    program: dspy.Module, predictors: Iterable[str], briefs: Sequence[TaskBrief], answers: Sequence[str]
+    program: dspy.Module,
+    predictors: Iterable[str],
+    briefs: Sequence[TaskBrief],
+    answers: Sequence[str],
+    kind: type[ReferencePrompt] = ReferencePrompt,
 ) -> dict[str, ReferencePrompt]:
     """Make the reference prompt of each predictor.
 
@@ -161,6 +165,7 @@ def reference_prompts(
         predictors: Names of the predictors to be optimised.
         briefs: The tasks.
         answers: The output fields that hold the answers.
+        kind: What writes it.
     """
     adapter = dspy.settings.adapter
     position = adapter.position if isinstance(adapter, InstructionAdapter) else "start"
@@ -176,5 +181,5 @@ def reference_prompts(
                 f"The work is done in steps. This instruction is for the step {name!r}, "
                 f"which reads {reads} and writes {writes}."
             )
-        prompts[name] = ReferencePrompt(tuple(briefs), tuple(answers), position, step)
+        prompts[name] = kind(tuple(briefs), tuple(answers), position, step)
     return prompts

@@ -167,7 +167,7 @@ class Proposer:
         answers = self._call([texts[name] for name in turns])
         return [self._read(answer, name, best, known[name]) for answer, name in zip(answers, turns, strict=True)]
 
-    def _read(self, answer: Answer, name: str, best: Candidate, known: set[str]) -> Proposal:
+    def _read(self, answer: Answer, name: str, parent: Candidate, known: set[str]) -> Proposal:
         # A reply may hold half a surrogate pair, which no file and no request can carry.
         reply = answer.reply.encode("utf-8", "replace").decode()
         text = unwrap(reply)
@@ -178,13 +178,17 @@ class Proposer:
             if not whole:
                 return Proposal(reply, text, name, "it is unfinished: the token limit cut it off in a sentence")
             text = whole
-        reason = self._guards[name].reject(text, known)
+        guard = self._guards[name]
+        reason = guard.reject(text, known)
+        if reason is None:
+            text = self.prompts[name].finish(text, parent.instructions[name])
+            reason = guard.reject(text, known)
         if reason is not None:
             return Proposal(reply, text, name, reason)
         known.add(normalized(text))
         # One that the race drops never gets into the history; it is not to be tried again all the same.
         self._accepted[name].add(normalized(text))
-        return Proposal(reply, text, name, candidate=best.with_instruction(name, text))
+        return Proposal(reply, text, name, candidate=parent.with_instruction(name, text))
 
     def _call(self, prompts: Sequence[str]) -> list[Answer]:
         calls = [(prompt, self.seed * 1_000_003 + self._asked + i) for i, prompt in enumerate(prompts)]

@@ -66,6 +66,10 @@ class TaskBrief:
 class ReferencePrompt:
     """Builds the text that the reference LM is sent: plain text, no field markers, which weak LMs would copy.
 
+    To ask in words of your own, override `build` in a subclass and pass that as `TransferPrompting(reference_prompt=)`;
+    `exemplar`, `failure` and `TaskBrief.in_words` write the parts. A reply is unwrapped and guarded in any case: a text
+    between `<INS>` and `</INS>`, or else the whole of it.
+
     Attributes:
         tasks: The tasks of the phase.
         answers: The output fields that hold the answers; at least one.
@@ -111,11 +115,20 @@ class ReferencePrompt:
         if history:
             parts += [_HISTORY, _pairs(history, dict(prior))]
         if failures:
-            parts += [_FAILURES, "\n".join(self._failure(example, outcome) for example, outcome in failures)]
+            parts += [_FAILURES, "\n".join(self.failure(example, outcome) for example, outcome in failures)]
         if rejected:
             parts.append(f"{_REJECTED} {'; '.join(dict.fromkeys(rejected))}.")
         parts += [_ASK, _FORM]
         return "\n\n".join(parts)
+
+    def finish(self, text: str, parent: str) -> str:
+        """Make an instruction of what was asked for; here that is the instruction itself.
+
+        Args:
+            text: What the reference LM wrote, after the guards let it pass.
+            parent: The instruction that it is to better.
+        """
+        return text
 
     def exemplar(self, example: dspy.Example) -> str:
         """Show one example as the scorer LM would read it, `<INS>` in the instruction's place, with its answer."""
@@ -134,7 +147,8 @@ class ReferencePrompt:
             return texts[self.answers[0]]
         return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
-    def _failure(self, example: dspy.Example, outcome: Outcome) -> str:
+    def failure(self, example: dspy.Example, outcome: Outcome) -> str:
+        """Show what came back for an example, and what was expected."""
         item = " ".join(str(value) for value in example.inputs().toDict().values())
         reply = outcome.reply if outcome.reply is not None else (outcome.answer or "")
         return (

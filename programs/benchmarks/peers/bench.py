@@ -30,7 +30,7 @@ from tp_dspy.runs.folders import file_name, write_whole
 from tp_dspy.tasks.loading import load_task
 from tp_dspy.tasks.splitting import stratified_order
 
-__all__ = ["Bench", "Cell", "Setting"]
+__all__ = ["Bench", "Cell", "Setting", "local_lms"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Bench:
         self.folder = out / setting.key
         self.tasks = dict(tasks or {})
         self.objective = ObjectiveEvaluator()
-        self.scorer, self.reference = lms or _lms(setting, threads, lm_threads)
+        self.scorer, self.reference = lms or local_lms(setting, threads, lm_threads)
         self.reference.is_reference = True
 
     def known(self, cell: Cell, target: Target) -> dict[str, Any] | None:
@@ -142,9 +142,10 @@ class Bench:
         splits = {"train": task.train, "validation": task.validation, "all": [*task.train, *task.validation]}
         budget = self.setting.budget if method.searches else None
         given = {name: splits[name] for name in method.splits}
-        meter = Meter(Answer(), self.objective, given, budget, self.setting.replies)
+        student = Answer(position=method.position)
+        meter = Meter(student, self.objective, given, budget, self.setting.replies)
         job = Job(
-            student=Answer(),
+            student=student,
             target=task,
             sources=[self._examples(name, cell.seed)[0] for name in target.sources],
             prompts=lambda: self._source_prompts(target, cell.seed),
@@ -270,7 +271,8 @@ class Bench:
             yield
 
 
-def _lms(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
+def local_lms(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
+    """Make scorer and reference LM of a setting."""
     local = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
     scorer = _lm(setting.scorer, ANSWER_TOKENS, local, logprobs=True, top_logprobs=10)
     tokens = _FEWER_TOKENS if setting.reference == "embedded" else _INSTRUCTION_TOKENS

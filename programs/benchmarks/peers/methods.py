@@ -16,7 +16,17 @@ from typing import Any
 import dspy
 
 from programs.benchmarks.peers.meter import Meter
-from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting
+from programs.benchmarks.proposals.ways import HiddenScores
+from tp_dspy import (
+    InstructionAdapter,
+    ObjectiveEvaluator,
+    ReferenceCalls,
+    ScorerCalls,
+    SourcePrompts,
+    Task,
+    TransferPrompting,
+)
+from tp_dspy.lms.adapter import Position
 from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
@@ -79,6 +89,7 @@ class Method:
         splits: The splits of the target that it chooses by, the first that is measured whole.
         searches: Whether it has a budget, and runs that chance decides.
         tries: How often it may begin anew when it ended with an error: with other replies of the reference LM.
+        position: Where the instruction stands in what the scorer LM reads.
     """
 
     compile: Callable[[Job], dspy.Module]
@@ -86,6 +97,7 @@ class Method:
     splits: tuple[str, ...] = ("validation", "train")
     searches: bool = True
     tries: int = 1
+    position: Position = "start"
 
 
 def _original(job: Job) -> dspy.Module:
@@ -109,7 +121,7 @@ def _ours(
     **settings: Any,
 ) -> dspy.Module:
     noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": 3} | settings
-    job.uses(**{name: value if isinstance(value, int | str) else repr(value) for name, value in noted.items()})
+    job.uses(**{name: _plain(value) for name, value in noted.items()})
     job.meter.watches = False
     tp = TransferPrompting(
         objective or job.metric,
@@ -123,14 +135,22 @@ def _ours(
         listeners=[_Incumbents(job.meter)],
         **{name: value for name, value in noted.items() if name != "racing" or not isinstance(value, str)},
     )
-    return tp.compile(
-        job.student,
-        trainset=job.target.train,
-        valset=job.target.validation,
-        source_tasks=None if one_stage or at_hand else job.sources[:sources],
-        source_prompts=job.prompts() if at_hand else None,
-        description=job.target.description if described else "",
-    )
+    # Only for what the reference LM is shown: the program has an adapter of its own.
+    with dspy.context(adapter=InstructionAdapter(job.student.position)):
+        return tp.compile(
+            job.student,
+            trainset=job.target.train,
+            valset=job.target.validation,
+            source_tasks=None if one_stage or at_hand else job.sources[:sources],
+            source_prompts=job.prompts() if at_hand else None,
+            description=job.target.description if described else "",
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int | str):
+        return value
+    return value.__name__ if isinstance(value, type) else repr(value)
 
 
 @dataclass
@@ -253,6 +273,10 @@ METHODS: Mapping[str, Method] = {
     "accuracy": Method(lambda job: _ours(job, objective=_ACCURACY), "ours, accuracy alone"),
     "no_description": Method(lambda job: _ours(job, described=False), "ours, told nothing of the target"),
     "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
+    "hidden_scores": Method(lambda job: _ours(job, reference_prompt=HiddenScores), "ours, scores hidden"),
+    "before": Method(_ours, "ours, instruction as system message", position="before"),
+    "end": Method(_ours, "ours, instruction after the item", position="end"),
+    "answer": Method(_ours, "ours, instruction begins the answer", position="answer"),
 }
 
 

@@ -1,0 +1,210 @@
+"""Ways to ask the reference LM for an instruction. `current` is the library's; the others were measured beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from gepa.strategies.instruction_proposal import InstructionProposalSignature
+
+from tp_dspy.optimization.guards import MARK
+from tp_dspy.optimization.reference_prompt import ReferencePrompt
+from tp_dspy.scoring.matching import expected_answers
+from tp_dspy.scoring.outcomes import Outcome
+
+__all__ = ["WAYS", "Failures", "HiddenScores", "Pairs", "Way"]
+
+Pairs = Sequence[tuple[str, float]]
+Failures = Sequence[tuple[dspy.Example, Outcome]]
+
+_FORM = f"Write only the instruction, between {MARK} and </INS>."
+_FEW, _MANY = 3, 6
+
+
+@dataclass(frozen=True)
+class Way(ReferencePrompt):
+    """A way to ask. A subclass changes the text, or what is made of a reply.
+
+    `build` gets up to six failures, and the scored instructions worst first, as the library's own prompt does.
+    """
+
+    def build(
+        self,
+        history: Pairs,
+        exemplars: Sequence[dspy.Example],
+        failures: Failures = (),
+        prior: Pairs = (),
+        rejected: Sequence[str] = (),
+    ) -> str:
+        """Write what is asked."""
+        return self.ask(history, exemplars, failures)
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        """Write what is asked."""
+        return ReferencePrompt.build(self, history, exemplars, failures[:_FEW])
+
+    def said(self) -> str:
+        """Say what the items are."""
+        return "\n".join(f"- {brief.in_words()}" for brief in self.tasks)
+
+    def failed(self, failures: Failures) -> str:
+        """Show failures as the library does."""
+        return "\n".join(self.failure(example, outcome) for example, outcome in failures)
+
+    def shown(self, exemplars: Sequence[dspy.Example]) -> str:
+        """Show exemplars as the library does."""
+        return "\n\n".join(self.exemplar(example) for example in exemplars)
+
+
+class Bare(Way):
+    """OPRO's prompt: exemplars, history, and a request; nothing of the task in words."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        tried = "\n\n".join(f"Instruction: {text}\nScore: {round(100 * score)}" for text, score in history)
+        ask = "Write a new instruction that is different from the old ones and scores as high as possible."
+        return "\n\n".join([self.shown(exemplars), "Instructions with their scores, worst first:", tried, ask, _FORM])
+
+
+class NoExemplars(Way):
+    """Nothing to copy from but the failures."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return ReferencePrompt.build(self, history, [], failures[:_FEW])
+
+
+class NoFailures(Way):
+    """Exemplars alone."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return ReferencePrompt.build(self, history, exemplars)
+
+
+class ManyFailures(Way):
+    """Six failures in the place of the exemplars."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return ReferencePrompt.build(self, history, [], failures[:_MANY])
+
+
+class HiddenScores(Way):
+    """The instructions in their order, without the scores."""
+
+    def build(self, *arguments: Any, **more: Any) -> str:
+        """Write what the library asks, the scores taken out."""
+        text = ReferencePrompt.build(self, *arguments, **more)
+        kept = [line for line in text.split("\n") if not line.startswith("Score: ")]
+        return re.sub(r"( with their scores)?, from 0 to 100, worst first", ", worst first", "\n".join(kept))
+
+
+class Edit(Way):
+    """One parent, its failures, and the request to rewrite it: the idea of GEPA's reflection, in few words."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return "\n\n".join(
+            [
+                "A language model is given this instruction, followed by one item, and must answer the item:",
+                f"{MARK}{history[-1][0]}</INS>",
+                f"The items:\n{self.said()}",
+                f"Where it fails:\n{self.failed(failures[:_MANY])}",
+                "Rewrite the instruction so that it answers such items rightly. Keep what it says about the form of "
+                "the reply. Add how to decide between the answers. It must hold for every item and mention none of "
+                "them.",
+                _FORM,
+            ]
+        )
+
+
+class Gepa(Way):
+    """GEPA's own words about the parent and its failures; the form of the reply is ours."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        template = InstructionProposalSignature.default_prompt_template
+        about = "\n\n".join(
+            f"# Example {number}\n## Inputs\n{' '.join(map(str, example.inputs().toDict().values()))[:600]}\n"
+            f"## Generated Outputs\n{(outcome.reply or outcome.answer or '')[:160]}\n## Feedback\n{outcome.feedback}"
+            for number, (example, outcome) in enumerate(failures[:_FEW], start=1)
+        )
+        asked = template.rsplit("\n\n", 1)[0]
+        return f"{asked.replace('<curr_param>', history[-1][0]).replace('<side_info>', about)}\n\n{_FORM}"
+
+
+class Cross(Way):
+    """Two parents to be merged: CAPO's crossover."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        second, best = history[-2][0], history[-1][0]
+        return "\n\n".join(
+            [
+                f"A language model must answer items like these:\n{self.said()}",
+                f"Two instructions for it:\n\n1. {best}\n\n2. {second}",
+                "Merge them into one better instruction, which says what both say and how to decide between the "
+                "answers.",
+                _FORM,
+            ]
+        )
+
+
+class Graft(Way):
+    """Asks for what the parent lacks, a guide to the decision, and sets it before the parent's own words."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return "\n\n".join(
+            [
+                f"A language model must answer items like these:\n{self.said()}",
+                f"Its instruction says in what form to reply:\n{history[-1][0]}",
+                f"Where it fails:\n{self.failed(failures[:_MANY])}",
+                "It does not know how to decide. Write one or two sentences that explain it: what each answer means, "
+                "and what to look for. They must hold for every item and mention none of them.",
+                f"Write only these sentences, between {MARK} and </INS>.",
+            ]
+        )
+
+    def finish(self, text: str, parent: str) -> str:
+        return f"{text} {parent}"
+
+
+class Rules(Graft):
+    """The same from labelled items, sorted by their answers: what tells them apart?"""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        by_answer: dict[str, list[str]] = {}
+        for brief in self.tasks:
+            for example in brief.exemplars:
+                answer = (expected_answers(example.get(self.answers[0])) or [""])[0]
+                item = " ".join(" ".join(map(str, example.inputs().toDict().values())).split())
+                by_answer.setdefault(answer, []).append(item[:320])
+        # Where the answers are letters they say nothing of the item, and one of each is plenty.
+        groups = [
+            f"Items with the answer {answer}:\n" + "\n".join(f"- {item}" for item in items[:3])
+            for answer, items in sorted(by_answer.items())
+        ]
+        return "\n\n".join(
+            [
+                f"{self.said()}",
+                *groups,
+                "What tells items with one answer from those with another? Write one or two sentences that explain how "
+                "to decide. They must hold for every item and mention none of them.",
+                f"Write only these sentences, between {MARK} and </INS>.",
+            ]
+        )
+
+
+WAYS: Mapping[str, tuple[type[Way], float]] = {
+    "current": (Way, 1.0),
+    "cool": (Way, 0.6),
+    "hot": (Way, 1.4),
+    "bare": (Bare, 1.0),
+    "no_exemplars": (NoExemplars, 1.0),
+    "no_failures": (NoFailures, 1.0),
+    "many_failures": (ManyFailures, 1.0),
+    "hidden_scores": (HiddenScores, 1.0),
+    "edit": (Edit, 1.0),
+    "gepa": (Gepa, 1.0),
+    "cross": (Cross, 1.0),
+    "graft": (Graft, 1.0),
+    "rules": (Rules, 1.0),
+}
+"""The ways by name, with the sampling temperature."""
