@@ -28,7 +28,7 @@ from tp_dspy import ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError, DataError, LMUnavailableError, ScoringFailedError
 from tp_dspy.tasks.catalog import CATALOG, overlapping
 
-BUDGET = 90
+BUDGET = 130
 SETTING = Setting("scripted", "scripted", BUDGET, 40, 8, 12)
 TARGET = Target("finance", ("law", "medicine"), "Answer calmly stepwise precisely only.", "financial")
 PEERS = ("copro", "miprov2", "gepa", "simba")

@@ -68,7 +68,8 @@ def test_each_target_gets_a_program_of_its_own(world: World, sources: SourceProm
         assert result.winner.score >= result.original.score
         assert set(result.winner.by_task) == {name}
         carried = {record.id for record in result.target.history if record.origin == "source"}
-        assert carried == {record.id for record in sources.prompts}
+        # The original may be one of them, and is called by its own name.
+        assert carried == {record.id for record in sources.prompts} - {result.original.id} != set()
     frame = made.to_frame()
     assert (frame["gain"] >= 0).all() and (frame["scorer_calls"] > 0).all()
     assert frame["scorer_calls"].sum() == tp.scorer.lm.scripted.calls

@@ -71,6 +71,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         rounds: Rounds of proposals in each phase, at least 0.
         proposals: Proposals asked for in each round, at least 1.
         examples: Examples per task for the search, and as many again for the selection; at least 1.
+        source_examples: The same for each source task, where it is to be another number: with several of them, fewer
+            leave a small budget something to propose with.
         top_k: Source prompts that go on to the target, and finalists of each phase; at least 1.
         seed_instructions: Instructions of your own for the first population: texts, or texts by predictor name. None
             means the general ones that ship with the library, an empty list none at all; yours come before the
@@ -113,6 +115,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         rounds: int | None = None,
         proposals: int | None = None,
         examples: int | None = None,
+        source_examples: int | None = None,
         top_k: int | None = None,
         seed_instructions: Sequence[Seed] | None = None,
         spread_penalty: float = 0.0,
@@ -144,7 +147,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             )
         self.objective = objective
         self.reference_lm = reference_lm
-        self.effort = effort(auto, rounds=rounds, proposals=proposals, examples=examples, top_k=top_k)
+        self.effort = effort(
+            auto, rounds=rounds, proposals=proposals, examples=examples, source_examples=source_examples, top_k=top_k
+        )
         self.seed_instructions = seed_instructions
         self.spread_penalty = spread_penalty
         self.temperature = temperature
@@ -424,7 +429,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         return replace(session, listeners=(snapshots, *session.listeners))
 
     def _source_input(self, tasks: Sequence[Task]) -> PhaseInput:
-        return source_input(tasks, self.effort.examples, self.seed, self.objective.answer)
+        size = self.effort.source_examples or self.effort.examples
+        return source_input(tasks, size, self.seed, self.objective.answer)
 
     def _task_input(self, name: str, task: Task) -> PhaseInput:
         about = {"description": task.description, "name": name, "domain": task.domain, "answers": task.answers}

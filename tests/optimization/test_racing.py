@@ -166,7 +166,15 @@ def test_whoever_promises_no_gain_goes_and_the_best_stay() -> None:
     # At a price that nobody is worth, only those that are wanted stay.
     assert names(ExpectedGain(price=0.5).survivors(field, 0.5, ACCURACY)) == ["best"]
     assert names(ExpectedGain(keep=2, price=0.5).survivors(field, 0.5, ACCURACY)) == ["best", "close"]
-    assert len(ExpectedGain().survivors([runner("a", [1] * 7), runner("b", [0] * 7)], 0.25, ACCURACY)) == 2
+
+
+def test_a_handful_of_examples_tells_those_apart_that_are_worlds_apart() -> None:
+    """With an idea of how much chance there is before anything was seen; three are too few for anything."""
+    field = [runner("good", [1, 1, 1, 1]), runner("bad", [0, 0, 0, 0]), runner("never", [0, 0, 0, 0])]
+    assert names(ExpectedGain().survivors(field, 0.25, ACCURACY)) == ["good"]
+    near = [runner("good", [1, 1, 1, 0]), runner("near", [1, 0, 1, 1]), runner("never", [0, 0, 0, 0])]
+    assert names(ExpectedGain().survivors(near, 0.25, ACCURACY))[:2] == ["good", "near"]
+    assert len(ExpectedGain().survivors([runner("a", [1] * 3), runner("b", [0] * 3)], 0.25, ACCURACY)) == 2
 
 
 def test_a_tie_that_hardly_matters_is_not_paid_for_to_the_end() -> None:

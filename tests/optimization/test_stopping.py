@@ -96,9 +96,12 @@ def test_what_is_planned_fits_into_a_budget_of_as_much() -> None:
 
 
 def test_what_nobody_can_do_without_is_set_aside_and_the_searches_share_the_rest() -> None:
-    # 180 are necessary; of the other 200 the source search is planned to take 240 parts in 400.
-    assert through(Ledger([SOURCE, TARGET], [ScorerCalls(380)])) == [60 + 120, 40, 40 + 80, 40]
-    assert through(Ledger([SOURCE, TARGET], [ScorerCalls(90)])) == [30, 20, 20, 20]
+    # 130 are necessary: a race takes half of a first population. Of the other 250 the source search is planned to take
+    # 270 parts in 450.
+    assert through(Ledger([SOURCE, TARGET], [ScorerCalls(380)])) == [30 + 150, 40, 20 + 100, 40]
+    # Where that is too much, source prompts are chosen by the search, and then everything shrinks alike.
+    assert through(Ledger([SOURCE, TARGET], [ScorerCalls(110)])) == [30, 20, 20, 40]
+    assert through(Ledger([SOURCE, TARGET], [ScorerCalls(45)])) == [15, 0, 10, 20]
 
 
 def test_what_one_stage_leaves_is_the_next_ones() -> None:
@@ -212,10 +215,10 @@ def test_threads_together_pass_no_limit() -> None:
 
 def test_a_budget_below_what_is_necessary_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        Ledger([SOURCE, TARGET], [ScorerCalls(180), Tokens(5)]).check()
+        Ledger([SOURCE, TARGET], [ScorerCalls(130), Tokens(5)]).check()
         assert not caplog.records
-        Ledger([SOURCE, TARGET], [ScorerCalls(179)]).check()
-    assert "budget of 179 scorer calls is less than the 180" in caplog.text
+        Ledger([SOURCE, TARGET], [ScorerCalls(129)]).check()
+    assert "budget of 129 scorer calls is less than the 130" in caplog.text
 
 
 def test_plan_and_truth_are_compared() -> None:

@@ -166,6 +166,10 @@ Proposals = Annotated[
 Examples = Annotated[
     int | None, typer.Option(min=1, help="Examples per task and panel; overrides --auto.", rich_help_panel=_EFFORT)
 ]
+SourceExamples = Annotated[
+    int | None,
+    typer.Option(min=1, help="The same for each source task; by default as --examples.", rich_help_panel=_EFFORT),
+]
 TopK = Annotated[
     int | None, typer.Option(min=1, help="Source prompts carried over; overrides --auto.", rich_help_panel=_EFFORT)
 ]
@@ -258,11 +262,20 @@ def effort_of(
     rounds: Rounds = None,
     proposals: Proposals = None,
     examples: Examples = None,
+    source_examples: SourceExamples = None,
     top_k: TopK = None,
     seed: Seed = 0,
 ) -> Effort:
     """Options of how much is done, and what they make."""
-    return Effort(auto=auto, rounds=rounds, proposals=proposals, examples=examples, top_k=top_k, seed=seed)
+    return Effort(
+        auto=auto,
+        rounds=rounds,
+        proposals=proposals,
+        examples=examples,
+        source_examples=source_examples,
+        top_k=top_k,
+        seed=seed,
+    )
 
 
 def was_typed(context: typer.Context, parameter: str) -> bool:

@@ -135,9 +135,10 @@ class Effort(Record):
 
     Attributes:
         auto: "quick", "light", "medium" or "heavy".
-        rounds: As in `TransferPrompting`; so for the next three.
+        rounds: As in `TransferPrompting`; so for the next four.
         proposals: Proposals of a round.
         examples: Examples per task and panel.
+        source_examples: The same for each source task.
         top_k: Source prompts carried over.
         seed: Makes the choice of examples repeatable.
     """
@@ -146,6 +147,7 @@ class Effort(Record):
     rounds: int | None = None
     proposals: int | None = None
     examples: int | None = None
+    source_examples: int | None = None
     top_k: int | None = None
     seed: int = 0
 

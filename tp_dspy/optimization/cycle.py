@@ -266,7 +266,7 @@ class _Phase:
             progress = Progress(round, score, without_gain, self.name, self.cycle.ledger.spent)
             reason = next((reason for rule in stop if (reason := rule(progress))), None)
             # A round that can be paid for to its end is worth more than a larger one that cannot.
-            affordable, blamed = self.cycle.ledger.affordable(count, sum(map(len, self.search.values())), calls=1)
+            affordable, blamed = self.cycle.ledger.affordable(count, self.usual_cost(), calls=1)
             if barren == _MOST_BARREN:
                 reason = reason or f"no usable proposal in {barren} rounds"
             if reason is not None or affordable == 0:
@@ -293,6 +293,17 @@ class _Phase:
                 NoUsableProposalWarning,
                 stacklevel=5,
             )
+
+    def usual_cost(self) -> int:
+        """Say how many pairs a proposal is likely to take: as many as those before it, until a race dropped them."""
+        met = [
+            scored.measurement.examples
+            for scored in self.history
+            if scored.measurement is not None and scored.candidate.origin == "proposal"
+        ]
+        whole = sum(map(len, self.search.values()))
+        # Before there are any: half of them.
+        return math.ceil((whole / 2 + sum(met)) / (1 + len(met)))
 
     def failures(self, candidate: Candidate, limit: int = 3) -> list[tuple[dspy.Example, Outcome]]:
         """List what a candidate got wrong on the search panel: unfollowed ones first, the tasks taking turns."""

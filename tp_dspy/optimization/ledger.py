@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = "interrupted"
 """Why a phase stopped that was ended by Ctrl-C."""
 
+# What a first population takes, as a rule, of all that it could: the race drops most of it on the way.
+_RACED = 0.5
+
 Part = Literal["search", "selection"]
 Kind = Literal["scorer", "reference"]
 
@@ -33,8 +36,8 @@ class Stage:
     Attributes:
         phase: "source", "target", or "target <name>" where there are several.
         part: "search" or "selection".
-        least: Scored pairs that it cannot do without, as a count.
-        more: Scored pairs of proposals, as a count: a search can end earlier.
+        least: Scored pairs that it cannot do without, as a rule, as a count.
+        more: Scored pairs beyond these, most of them of proposals, as a count: a search can end earlier.
         reference_calls: Calls of the reference LM, as a count.
     """
 
@@ -43,6 +46,11 @@ class Stage:
     least: int
     more: int = 0
     reference_calls: int = 0
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it is the choice among source prompts, which the targets make again."""
+        return self.phase == "source" and self.part == "selection"
 
 
 def sorted_out(stop: Sequence[object]) -> tuple[list[StopRule], list[Budget], list[StopFile]]:
@@ -70,9 +78,10 @@ def sorted_out(stop: Sequence[object]) -> tuple[list[StopRule], list[Budget], li
 class Ledger:
     """Keeps the accounts of one compile. Safe in threads.
 
-    The phases share a budget. What the plan says they cannot do without (first populations and selections) is set
-    aside for those that are to come; what is left goes to their searches, in proportion to what is planned for them.
-    Unspent shares fall to whoever comes later. Where even the necessary is too much, everything shrinks alike. Tokens,
+    The phases share a budget. What they cannot do without is set aside for those that are to come: first populations,
+    at what a race takes as a rule, and selections. What is left goes to their searches, in proportion to what is
+    planned for them. Unspent shares fall to whoever comes later. Where even the necessary is too much, the choice among
+    source prompts is the first to do with less, as the targets make it again; then everything shrinks alike. Tokens,
     dollars and seconds are translated into pairs by what a pair has cost so far.
 
     Args:
@@ -182,16 +191,18 @@ class Ledger:
 
     def _allowance(self, budget: Budget, spent: Spent) -> float:
         """What may have been spent of a budget by the end of the present stage."""
-        if self._at + 1 >= len(self._stages):
+        now = self._at + 1
+        if now >= len(self._stages):
             return budget.limit
-        upto, after = self._stages[: self._at + 1], self._stages[self._at + 1 :]
         if isinstance(budget, ReferenceCalls):
-            planned, later = (sum(stage.reference_calls for stage in part) for part in (upto, after))
+            parts = self._stages[:now], self._stages[now:]
+            planned, later = (sum(stage.reference_calls for stage in part) for part in parts)
             return budget.limit * planned / (planned + later) if planned + later else budget.limit
         cost = self._cost_of_pair(budget, spent)
         if not 0 < cost < math.inf:
             return budget.limit
-        return min(budget.limit, cost * _share(budget.limit / cost, upto, after))
+        # Beyond what later stages have set aside it may take what there is.
+        return budget.limit - cost * sum(_shares(budget.limit / cost, self._stages)[now:])
 
     def _in_words(self, budget: Budget, spent: Spent) -> str:
         allowance = self._allowance(budget, spent)
@@ -215,8 +226,8 @@ class Ledger:
         for budget in self.budgets:
             if isinstance(budget, ScorerCalls) and budget.limit < least:
                 logger.warning(
-                    "The budget of %s is less than the %d that the first populations and the selections can take; "
-                    "take fewer examples or a smaller top_k, or expect a rougher choice.",
+                    "The budget of %s is less than the %d that the first populations and the selections are likely to "
+                    "take; take fewer examples or a smaller top_k, or expect a rougher choice.",
                     budget,
                     least,
                 )
@@ -241,8 +252,10 @@ class _Gate:
 
 
 def _stages(plan: PhasePlan) -> list[Stage]:
+    least = math.ceil(plan.population * _RACED)
+    more = plan.population - least + plan.proposals
     return [
-        Stage(plan.phase, "search", plan.population, plan.proposals, plan.reference_calls),
+        Stage(plan.phase, "search", least, more, plan.reference_calls),
         Stage(plan.phase, "selection", plan.selection),
     ]
 
@@ -256,12 +269,20 @@ def _step(budget: Budget, kind: Kind) -> int | None:
     return 0
 
 
-def _share(limit: float, upto: Sequence[Stage], after: Sequence[Stage]) -> float:
-    """Scored pairs that may have been spent by the end of `upto`, of `limit` pairs in all."""
-    least, later_least = (sum(stage.least for stage in part) for part in (upto, after))
-    more, later_more = (sum(stage.more for stage in part) for part in (upto, after))
-    if limit <= least + later_least:
-        return limit * least / (least + later_least)
-    if more + later_more == 0:
-        return limit - later_least
-    return least + (limit - least - later_least) * more / (more + later_more)
+def _shares(limit: float, stages: Sequence[Stage]) -> list[float]:
+    """Divide scored pairs among stages: `limit` pairs in all, or what all of them can take.
+
+    What cannot be done without comes first, then what can wait, then proposals; where one of them is too much, it
+    shrinks alike for all stages.
+    """
+    shares = [0.0] * len(stages)
+    for wants in (
+        [0 if stage.can_wait else stage.least for stage in stages],
+        [stage.least if stage.can_wait else 0 for stage in stages],
+        [stage.more for stage in stages],
+    ):
+        wanted = sum(wants)
+        part = min(1.0, limit / wanted) if wanted else 0.0
+        shares = [share + part * want for share, want in zip(shares, wants, strict=True)]
+        limit -= part * wanted
+    return shares

@@ -19,7 +19,8 @@ class Effort:
     Attributes:
         rounds: Rounds of proposals.
         proposals: Proposals asked for in a round.
-        examples: Examples per task and panel, at most.
+        examples: Examples per panel of a target, at most.
+        source_examples: Examples per panel of each source task, at most; None for as many.
         top_k: Source prompts that go on to the target, and finalists of a phase.
     """
 
@@ -27,6 +28,7 @@ class Effort:
     proposals: int
     examples: int
     top_k: int
+    source_examples: int | None = None
 
 
 PRESETS = {
@@ -37,7 +39,7 @@ PRESETS = {
     # Eight proposals a round are OPRO's published setting.
     "heavy": Effort(rounds=10, proposals=8, examples=120, top_k=5),
 }
-_LEAST = {"rounds": 0, "proposals": 1, "examples": 1, "top_k": 1}
+_LEAST = {"rounds": 0, "proposals": 1, "examples": 1, "source_examples": 1, "top_k": 1}
 
 
 def effort(auto: str, **overrides: int | None) -> Effort:

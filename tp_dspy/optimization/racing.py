@@ -39,6 +39,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 # Checkpoints with fewer examples behind them are passed over: resamples of a handful are all alike.
 _LEAST_EXAMPLES = 8
+# With an idea of how much chance there is before anything was seen, a handful will do.
+_LEAST_WITH_PRIOR = 4
+# What that idea counts for, in examples met by one more candidate.
+_PRIOR_WEIGHT = 8
 # Ends of a race that are played through: the gain of one more candidate is known to a hundredth of a point.
 _ENDS = 2000
 
@@ -165,14 +169,14 @@ class ExpectedGain:
         """Keep those that promise more than they cost."""
         met = sum(len(outcomes) for outcomes in standings[0].outcomes.values())
         everyone = [standing.candidate for standing in standings]
-        if len(standings) <= self.keep or met < _LEAST_EXAMPLES:
+        if len(standings) <= self.keep or met < _LEAST_WITH_PRIOR:
             return everyone
         scored = [worth.of(standing) for standing in standings]
         scores = np.array([entry.score for entry in scored])
         if np.isnan(scores).any():
             return everyone
         draws = [worth.resamples(standing) for standing in standings]
-        error = paired_error(np.array([worth.combine(scores_) for scores_, _ in draws]), met)
+        error = _with_prior(paired_error(np.array([worth.combine(scores_) for scores_, _ in draws]), met), scores, met)
         chance = np.array([(violations.mean(axis=0) == 0.0).mean() for _, violations in draws])
         level = expected_level(scores, [candidate.prior for candidate in everyone])
         ahead = [later for later in self.checkpoints if later > share]
@@ -180,6 +184,14 @@ class ExpectedGain:
             scores, error, share, keep=self.keep, price=self.price, level=level, chance=chance, ahead=ahead
         )
         return [candidate for candidate, stays in zip(everyone, stay, strict=True) if stays]
+
+
+def _with_prior(error: float, scores: FloatArray, met: int) -> float:
+    """Draw an error that was measured on few examples towards what is usual: right or wrong, half of it shared."""
+    mean = min(max(float(scores.mean()), 0.05), 0.95)
+    usual = 0.5 * mean * (1.0 - mean) / met
+    freedom = (len(scores) - 1) * (met - 1)
+    return math.sqrt((_PRIOR_WEIGHT * usual + freedom * error**2) / (_PRIOR_WEIGHT + freedom))
 
 
 def expected_level(scores: FloatArray, priors: Sequence[Belief | None]) -> FloatArray:

@@ -19,7 +19,7 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import is_retryable_lm_error
 
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
-from programs.benchmarks.peers.methods import METHODS, Job
+from programs.benchmarks.peers.methods import METHODS, TOP_K, Job, source_examples
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target
 from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
@@ -254,7 +254,8 @@ class Bench:
                     scorer_lm=self.scorer,
                     rounds=1_000,
                     proposals=8,
-                    examples=self.setting.examples,
+                    source_examples=source_examples(self.setting.examples, len(sources)),
+                    top_k=TOP_K,
                     stop=[ScorerCalls(self.setting.budget), ReferenceCalls(self.setting.replies)],
                     num_threads=self.threads,
                     seed=seed,

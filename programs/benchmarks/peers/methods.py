@@ -31,8 +31,13 @@ from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
 
-__all__ = ["METHODS", "Job", "Method", "missing", "smallest_budget"]
+__all__ = ["METHODS", "TOP_K", "Job", "Method", "missing", "smallest_budget", "source_examples"]
 
+# With this and `source_examples`, budgets such as these leave the most to propose with: found in scripted worlds
+# (`programs.benchmarks.tight`).
+TOP_K = 2
+# Of a source task: fewer say nothing of it.
+_LEAST_EXAMPLES = 4
 # More rounds than any budget here lasts for.
 _NO_END = 1_000
 
@@ -120,7 +125,9 @@ def _ours(
     described: bool = True,
     **settings: Any,
 ) -> dspy.Module:
-    noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": 3} | settings
+    few = source_examples(len(job.target.validation), len(job.sources[:sources]))
+    noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": TOP_K} | settings
+    noted |= {} if one_stage or at_hand else {"source_examples": few}
     job.uses(**{name: _plain(value) for name, value in noted.items()})
     job.meter.watches = False
     tp = TransferPrompting(
@@ -145,6 +152,11 @@ def _ours(
             source_prompts=job.prompts() if at_hand else None,
             description=job.target.description if described else "",
         )
+
+
+def source_examples(examples: int, sources: int) -> int:
+    """Say how many examples of each source task to take: half as many in all as of the target."""
+    return max(_LEAST_EXAMPLES, examples // (2 * sources))
 
 
 def _plain(value: Any) -> Any:
