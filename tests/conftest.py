@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def clean_dspy() -> Iterator[None]:
-    """Give each test an empty cache, and take back what it configured."""
+    """Give each test an empty cache, and take back what it configured, or a command did that it ran."""
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
     yield
     dspy.configure(lm=None, adapter=None, callbacks=[], track_usage=False)
+    logging.disable(logging.NOTSET)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import statistics
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import dspy
 import pytest
 
+from programs.benchmarks.tight import Setting, run
 from tests.test_resume import Lab, comparable
 from tp_dspy import (
     Event,
@@ -52,6 +54,16 @@ def test_a_budget_that_does_not_even_last_for_the_first_population_gives_a_progr
         result = lab.compile(stop=[ScorerCalls(limit)], seed_instructions=None)
         assert lab.paid <= limit and result.winner.instructions
         assert not result.winner.score < result.original.score
+
+
+def test_a_small_budget_leaves_something_to_propose_with() -> None:
+    # A first look after five of twenty examples ends most of the seven first candidates, and a round is as large as its
+    # candidates are likely to take, not as they could.
+    rows = [run(Setting(world, 200, 20, 5, top_k=2, noise=0.5, shift=0.05)) for world in range(4)]
+    for way, least in (("alone", 3), ("scratch", 1), ("at_hand", 4)):
+        assert statistics.mean(row[way].proposals for row in rows) >= least
+        assert all(row[way].calls <= 200 for row in rows)
+    assert statistics.mean(row["at_hand"].quality - row["alone"].quality for row in rows) > 0.1
 
 
 def test_with_a_larger_budget_the_same_compile_goes_on(tmp_path: Path) -> None:

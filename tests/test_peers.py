@@ -156,6 +156,11 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
     assert pairs == sorted(pairs) and all(n <= BUDGET for n in pairs)
     assert name == "general" or cell["reference_replies"] > 0
     assert not cell["ended"].startswith("failed") and cell["settings"]
+    if name in (*OURS, *VARIANTS):
+        asked, usable, better = cell["proposals"]
+        # Beside the check of the reference LM, which comes before any proposal.
+        assert asked == cell["reference_replies"] - 1 or asked == cell["reference_replies"] == 0
+        assert asked >= usable >= better >= 0
     assert made.known(Cell("finance", name, 0), TARGET) == cell
 
 
@@ -313,6 +318,7 @@ def cell(method: str, target: str, seed: int, right: list[int], **more: Any) -> 
     base = {"method": method, "target": target, "seed": seed, "settings": {"rounds": 3}, "ended": "by itself"}
     took = {"pairs": 100, "runs": 120, "reference_replies": 9, "seconds": 4.0}
     worse = [["ok", 0, 0.0, 0.5] for _ in right]
+    took["proposals"] = [8, 6, 1] if method == "at_hand" else []
     shown = {"incumbents": [[20, 0], [60, 1]], "final": 1, "prompts": [["a"], ["b"]], "outcomes": [worse, outcomes]}
     return base | took | shown | more
 
@@ -375,6 +381,7 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     command.main()
     shown = capsys.readouterr().out
     assert "0 of 4 |" in shown and "with errors: compiles in which the optimiser" in shown
+    assert "| Transfer-Prompting, source prompts at hand | 32 | 0.75 | 0.12 |" in shown
     assert "| dspy.GEPA |" in shown and "won : tied : lost" in shown and "4 : 0 : 0" in shown
     written = sorted(path.name for path in tmp_path.glob("*/tables/*"))
     assert written == ["curve.png", "curve.svg", "table.csv", "table.json", "table.md", "table.tex"]

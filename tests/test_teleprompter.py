@@ -325,6 +325,17 @@ def test_the_reference_lm_is_asked_in_the_users_words() -> None:
     assert made.detailed_results.settings["reference_prompt"] == "Curt"
 
 
+def test_source_tasks_can_have_fewer_examples_than_the_target() -> None:
+    world = World(1)
+    sources = [world.task(name, train=12, validation=12) for name in ("medicine", "law")]
+    target = world.task("finance", train=12, validation=12)
+    tp = optimiser(world, source_examples=5, rounds=0)
+    made = tp.compile(student(), trainset=target.train, valset=target.validation, source_tasks=sources)
+    result = made.detailed_results
+    assert result.source.search == result.source.selection == {"medicine": 5, "law": 5}
+    assert result.target.search == result.target.selection == {"target": 12}
+
+
 def test_ctrl_c_gives_the_best_so_far() -> None:
     world = World(10)
     sources = [world.task("medicine", train=10, validation=10)]

@@ -17,6 +17,7 @@ import statistics
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import dspy
 
@@ -51,8 +52,16 @@ class Setting:
     shift: float
 
 
-def run(setting: Setting) -> dict[str, tuple[float, int, int]]:
-    """Compile in all ways; of each give the true quality, the proposals and the calls."""
+class Row(NamedTuple):
+    """What came of one way: true quality (share of right answers), proposals asked for, scorer calls."""
+
+    quality: float
+    proposals: int
+    calls: int
+
+
+def run(setting: Setting) -> dict[str, Row]:
+    """Compile in all ways."""
     dspy.configure(adapter=InstructionAdapter())
     world = World(setting.world, noise=setting.noise, shift=setting.shift)
     student = DirectStudent(world, "Answer.")
@@ -88,7 +97,7 @@ def run(setting: Setting) -> dict[str, tuple[float, int, int]]:
         )
         phases = [phase for phase in (compiled.detailed_results.source, compiled.detailed_results.target) if phase]
         quality = world.quality(compiled.predict.signature.instructions)
-        made[way] = (quality, sum(len(phase.proposals) for phase in phases), len(scored))
+        made[way] = Row(quality, sum(len(phase.proposals) for phase in phases), len(scored))
     return made
 
 
@@ -120,13 +129,13 @@ def main() -> None:
             )
 
 
-def _summary(rows: list[tuple[float, int, int]]) -> dict[str, float]:
-    quality, proposals, calls = zip(*rows, strict=True)
+def _summary(rows: list[Row]) -> dict[str, float]:
+    quality = [row.quality for row in rows]
     return {
         "quality": round(statistics.mean(quality), 3),
         "se": round(statistics.stdev(quality) / len(rows) ** 0.5, 3),
-        "proposals": round(statistics.mean(proposals), 1),
-        "calls": round(statistics.mean(calls)),
+        "proposals": round(statistics.mean(row.proposals for row in rows), 1),
+        "calls": round(statistics.mean(row.calls for row in rows)),
     }
 
 

@@ -44,6 +44,35 @@ PHASE = PhaseRecord.of(
 )
 
 
+def test_a_phase_says_what_the_replies_of_the_reference_lm_were_good_for() -> None:
+    own = ScoredCandidate(Candidate({"self": "Answer."}), 0.5, {})
+    texts = {"better": 0.6, "as good": 0.5, "worse": 0.4, "lucky, but dropped": 0.9, "never scored": NAN}
+    made = {
+        text: ScoredCandidate(own.candidate.with_instruction("self", text), score, {}) for text, score in texts.items()
+    }
+    # Better than its parent, which is a proposal too; and one without a parent, which is no proposal.
+    child = ScoredCandidate(made["worse"].candidate.with_instruction("self", "better again"), 0.45, {})
+    general = ScoredCandidate(Candidate({"self": "Be brief."}, "general"), 0.95, {})
+    entries = [*made.values(), child]
+    phase = PhaseRecord.of(
+        PhaseResult(
+            ranked=(own,),
+            history=(own, general, *entries),
+            dropped=(made["lucky, but dropped"].candidate,),
+            proposals=(
+                *(Proposal("", "", "self", None, entry.candidate) for entry in entries),
+                Proposal("", "", "self", "it is empty"),
+            ),
+            stopped="all rounds done",
+            scorer_usage=Usage(),
+            reference_usage=Usage(),
+            interaction=0.0,
+        )
+    )
+    assert phase.proposal_yield == (7, 6, 2)
+    assert str(phase.proposal_yield) == "6 of 7 proposals usable, 2 better than their parent"
+
+
 def sources(**settings: Any) -> SourcePrompts:
     return SourcePrompts(
         prompts=[CandidateRecord.of(BEST)],

@@ -202,12 +202,11 @@ def facts(result: TransferResult) -> list[tuple[str, str, str]]:
         len({id for phase in ran for id in ids(phase)})
         for ids in (lambda phase: [record.id for record in phase.history], lambda phase: phase.dropped)
     )
-    proposals = [one for phase in ran for one in phase.proposals]
-    unused = sum(one.reason is not None for one in proposals)
+    asked, usable, better = (sum(figures) for figures in zip(*(phase.proposal_yield for phase in ran), strict=True))
     tokens = usage.prompt_tokens + usage.completion_tokens
     return [
         ("Candidates scored", f"{scored:,}", f"{dropped:,} of them dropped early"),
-        ("Proposals", f"{len(proposals):,}", f"{unused:,} of them rejected"),
+        ("Proposals", f"{asked:,}", f"{asked - usable:,} rejected, {better:,} better than their parent"),
         ("Scorer calls", f"{result.scorer_usage.calls:,}", f"and {result.scorer_usage.cached:,} from the cache"),
         ("Reference calls", f"{result.reference_usage.calls:,}", f"and {result.reference_usage.cached:,} cached"),
         ("Tokens", f"{tokens:,}", f"{usage.completion_tokens:,} of them generated"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from tp_dspy.optimization.candidates import Candidate, Measurement, Origin, ScoredCandidate
@@ -11,7 +14,7 @@ from tp_dspy.scoring.outcomes import Usage
 from tp_dspy.scoring.set_objective import Metrics
 from tp_dspy.tasks.task import Task
 
-__all__ = ["CandidateRecord", "PhaseRecord", "ProposalRecord", "Record", "TaskRecord"]
+__all__ = ["CandidateRecord", "PhaseRecord", "ProposalRecord", "Record", "TaskRecord", "Yield"]
 
 
 class Record(BaseModel):
@@ -87,6 +90,23 @@ class ProposalRecord(Record):
     candidate: str | None
 
 
+class Yield(NamedTuple):
+    """What the replies of the reference LM were good for.
+
+    Attributes:
+        asked: Replies.
+        usable: Those that passed the guards.
+        better: Those that scored above their parent, on all examples of the search.
+    """
+
+    asked: int = 0
+    usable: int = 0
+    better: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.usable} of {self.asked} proposals usable, {self.better} better than their parent"
+
+
 class PhaseRecord(Record):
     """What a phase did.
 
@@ -120,6 +140,19 @@ class PhaseRecord(Record):
     def incomplete(self) -> set[str]:
         """Ids of those that have not met all examples: their scores are on fewer than those of the others."""
         return {*self.dropped, *self.unfinished}
+
+    @property
+    def proposal_yield(self) -> Yield:
+        """What the replies of the reference LM were good for."""
+        scores = {record.id: record.score for record in self.history if record.id not in self.incomplete}
+        better = [
+            record
+            for record in self.history
+            if record.origin == "proposal"
+            and record.parent in scores
+            and scores.get(record.id, -math.inf) > scores[record.parent]
+        ]
+        return Yield(len(self.proposals), sum(one.reason is None for one in self.proposals), len(better))
 
     @classmethod
     def of(cls, result: PhaseResult) -> PhaseRecord:

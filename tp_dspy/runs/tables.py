@@ -108,10 +108,9 @@ def _phase(name: str, phase: PhaseRecord, top: int) -> list[Table | Line]:
         [str(index), record.origin, number(record.score), *(_on(record, task) for task in tasks)]
         for index, record in enumerate(best, start=1)
     ]
-    usable = sum(proposal.reason is None for proposal in phase.proposals)
     title = (
-        f"The {name} phase: {len(phase.history)} prompts scored, {len(phase.dropped)} of them dropped early; {usable} "
-        f"of {len(phase.proposals)} proposals usable; finalists, score (IFR, ACC)"
+        f"The {name} phase: {len(phase.history)} prompts scored, {len(phase.dropped)} of them dropped early; "
+        f"{phase.proposal_yield}; finalists, score (IFR, ACC)"
     )
     texts = (Line(f"{index}: {in_words(record)}") for index, record in enumerate(best, 1))
     return [Line(title), Table("", ["", "from", "score", *tasks], rows), *texts, Line("")]

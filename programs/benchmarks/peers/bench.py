@@ -173,6 +173,7 @@ class Bench:
             "made_of": self._made_of(cell, target),
             "ended": ended,
             "settings": job.settings,
+            "proposals": job.proposals,
             "pairs": meter.pairs,
             "runs": meter.runs,
             "reference_replies": meter.replies,

@@ -61,6 +61,7 @@ class Job:
         seed: For those that have one.
         threads: Concurrent calls.
         settings: What the optimiser decided to run with; filled in by it.
+        proposals: Of ours: replies asked for, usable, and better than their parent; filled in by it.
     """
 
     student: dspy.Module
@@ -77,6 +78,7 @@ class Job:
     seed: int
     threads: int
     settings: dict[str, Any] = field(default_factory=dict)
+    proposals: list[int] = field(default_factory=list)
 
     def uses(self, **settings: Any) -> dict[str, Any]:
         """Note settings, and give them back."""
@@ -144,7 +146,7 @@ def _ours(
     )
     # Only for what the reference LM is shown: the program has an adapter of its own.
     with dspy.context(adapter=InstructionAdapter(job.student.position)):
-        return tp.compile(
+        made = tp.compile(
             job.student,
             trainset=job.target.train,
             valset=job.target.validation,
@@ -152,6 +154,10 @@ def _ours(
             source_prompts=job.prompts() if at_hand else None,
             description=job.target.description if described else "",
         )
+    result = made.detailed_results
+    phases = [phase for phase in (result.source, result.target) if phase is not None]
+    job.proposals = [sum(figures) for figures in zip(*(phase.proposal_yield for phase in phases), strict=True)]
+    return made
 
 
 def source_examples(examples: int, sources: int) -> int:

@@ -78,6 +78,18 @@ def reached(table: Table, ours: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("target")
 
 
+def proposals(table: Table) -> pd.DataFrame:
+    """A row for each method that asks as ours does: what became of the replies, over all compiles."""
+    rows = {}
+    for method in table.methods:
+        kept = [table.found[method][block].cell.get("proposals") or (0, 0, 0) for block in table.blocks]
+        asked, usable, better = (sum(figures) for figures in zip(*kept, strict=True))
+        if asked:
+            shares = {"usable": f"{usable / asked:.2f}", "better than their parent": f"{better / asked:.2f}"}
+            rows[_title(method)] = {"replies": str(asked)} | shares
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("replies of the reference LM")
+
+
 def all_tables(table: Table) -> dict[str, pd.DataFrame]:
     """All tables by what is said above them."""
     ranks = table.ranks()
@@ -92,6 +104,8 @@ def all_tables(table: Table) -> dict[str, pd.DataFrame]:
     if _OURS in table.methods:
         said = "scorer calls until it is as good as the best peer at its end, by those of the peer until then"
         made[f"{_title(_OURS)}: {said}"] = reached(table, _OURS)
+    said = "Shares of the replies that passed the guards, and that scored above their parent on the search"
+    made[said] = proposals(table)
     return {title: frame for title, frame in made.items() if len(frame)}
 
 
@@ -110,6 +124,7 @@ def as_json(table: Table) -> dict[str, Any]:
                 "metrics": {name: _plain(table.mean(method, name)) for name in METRICS},
                 "took": {name: table.total(method, name) for name in ("pairs", "runs", "reference_replies", "seconds")},
                 "settings": [table.found[method][block].cell["settings"] for block in table.blocks][:1],
+                "proposals": [table.found[method][block].cell.get("proposals") for block in table.blocks],
                 "ended": [table.found[method][block].cell["ended"] for block in table.blocks],
             }
             for method in table.methods
