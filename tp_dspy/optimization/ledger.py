@@ -227,7 +227,7 @@ class Ledger:
             if isinstance(budget, ScorerCalls) and budget.limit < least:
                 logger.warning(
                     "The budget of %s is less than the %d that the first populations and the selections are likely to "
-                    "take; take fewer examples or a smaller top_k, or expect a rougher choice.",
+                    "take; take fewer examples (source_examples, too) or a smaller top_k, or expect a rougher choice.",
                     budget,
                     least,
                 )
