@@ -121,6 +121,8 @@ def test_what_all_examples_share_is_the_frame_of_the_task_and_may_be_named() -> 
         ("“Answer yes or no.”", "Answer yes or no."),
         ("'A' or 'B'", "'A' or 'B'"),
         ("Answer yes or no.\nScore: 70\n\nInstruction: Answer.", "Answer yes or no."),
+        ("Say negative, neutral or positive. Score: 100", "Say negative, neutral or positive."),
+        ("Answer in the form: Letter. Score: 0 to 100", "Answer in the form: Letter. Score: 0 to 100"),
         ("Use this form:\nAnswer: <letter>\nScore: <0-100>", "Use this form:\nAnswer: <letter>\nScore: <0-100>"),
     ],
 )

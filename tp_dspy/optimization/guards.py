@@ -25,7 +25,8 @@ _PREAMBLE = re.compile(
     r"\b(?:instruction|prompt|version|answer)s?\b[^\n]{0,40}?:\s+",
     re.IGNORECASE,
 )
-_COPIED_SCORE = re.compile(r"\n\s*Score\s*:\s*\d")
+# On a line of its own, or as the last words: "... or positive. Score: 100".
+_COPIED_SCORE = re.compile(r"\n\s*Score\s*:\s*\d|(?<=[.!?])[ \t]+Score\s*:\s*\d+\s*\Z")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}  # noqa: RUF001
 _FIELD_MARKER = re.compile(r"\[\[\s*##|##\s*\]\]|\{\{|<\|")
 
