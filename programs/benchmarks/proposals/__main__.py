@@ -141,39 +141,49 @@ class Study:
 
 
 def table(cells: Sequence[dict[str, Any]]) -> Table:
-    """Sum cells up by the way: what came back, and what it was worth on unseen questions beside its parent."""
-    made = Table(title="On unseen questions, against the parent", title_justify="left")
+    """Sum cells up by the way, over the tasks and seeds that all ways were run on.
+
+    Shares are of all replies. Gains are in score on the unseen questions, against the parent: of the usable replies,
+    and of what the search examples would choose among them and the parent; means over cells, with the standard error.
+    """
+    ways = list(dict.fromkeys(cell["way"] for cell in cells))
+    had = {way: {(cell["task"], cell["seed"]) for cell in cells if cell["way"] == way} for way in ways}
+    blocks = set.intersection(*had.values()) if had else set()
+    made = Table(
+        title=f"On unseen questions of {len(blocks)} tasks and seeds, against the parent", title_justify="left"
+    )
     for heading in ("way", "replies", "usable", "beat parent", "gain, mean", "gain, chosen", "gain in ACC", "why not"):
         made.add_column(heading, justify="left" if heading in ("way", "why not") else "right")
-    for way in dict.fromkeys(cell["way"] for cell in cells):
-        mine = [cell for cell in cells if cell["way"] == way]
-        replies = [(cell, reply) for cell in mine for reply in cell["replies"]]
-        usable = [(cell, reply) for cell, reply in replies if reply["measured"]]
-        gains = [r["measured"][1]["score"] - c["parent"]["measured"][1]["score"] for c, r in usable]
-        by_task = [
-            np.mean(
-                [r["measured"][1]["score"] - c["parent"]["measured"][1]["score"] for r in c["replies"] if r["measured"]]
-            )
-            for c in mine
-            if any(r["measured"] for r in c["replies"])
-        ]
+    for way in ways if blocks else ():
+        mine = [cell for cell in cells if cell["way"] == way and (cell["task"], cell["seed"]) in blocks]
+        replies = [reply for cell in mine for reply in cell["replies"]]
+        gains = [_gains(cell) for cell in mine]
         chosen = [_chosen(cell) for cell in mine]
-        reasons = Counter(reply["rejected"] for _, reply in replies if reply["rejected"])
+        reasons = Counter(reply["rejected"] for reply in replies if reply["rejected"])
         made.add_row(
             way,
             str(len(replies)),
-            f"{len(usable) / max(1, len(replies)):.2f}",
-            f"{sum(gain > 0 for gain in gains) / max(1, len(replies)):.2f}",
-            f"{np.mean(by_task):+.3f}" if by_task else "-",
-            f"{np.mean([score for score, _ in chosen]):+.3f} ± {_error([score for score, _ in chosen]):.3f}",
-            f"{np.mean([accuracy for _, accuracy in chosen]):+.3f}",
+            f"{sum(map(len, gains)) / len(replies):.2f}",
+            f"{sum(gain > 0 for some in gains for gain in some) / len(replies):.2f}",
+            _mean([float(np.mean(some)) for some in gains if some]),
+            _mean([score for score, _ in chosen]),
+            _mean([accuracy for _, accuracy in chosen]),
             ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(2)),
         )
     return made
 
 
-def _error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+def _gains(cell: dict[str, Any]) -> list[float]:
+    """Give the gains of the usable replies of a cell."""
+    parent = cell["parent"]["measured"][1]["score"]
+    return [reply["measured"][1]["score"] - parent for reply in cell["replies"] if reply["measured"]]
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):+.3f}{error}"
 
 
 def _chosen(cell: dict[str, Any]) -> tuple[float, float]:
