@@ -15,6 +15,7 @@ import dspy
 import pytest
 
 from programs.benchmarks.tight import Setting, run
+from programs.benchmarks.worlds import DirectStudent, World
 from tests.test_resume import Lab, comparable
 from tp_dspy import (
     Event,
@@ -24,10 +25,12 @@ from tp_dspy import (
     ScorerCalls,
     Seconds,
     Tokens,
+    TransferPrompting,
     TransferResult,
     Usd,
 )
 from tp_dspy.errors import ConfigurationError
+from tp_dspy.optimization.racing import FullScoring
 
 
 def spent(result: TransferResult) -> int:
@@ -64,6 +67,29 @@ def test_a_small_budget_leaves_something_to_propose_with() -> None:
         assert statistics.mean(row[way].proposals for row in rows) >= least
         assert all(row[way].calls <= 200 for row in rows)
     assert statistics.mean(row["at_hand"].quality - row["alone"].quality for row in rows) > 0.1
+
+
+def test_where_nothing_is_dropped_no_round_is_begun_that_cannot_be_paid_for() -> None:
+    dspy.configure(adapter=InstructionAdapter())
+    for seed, limit in ((0, 200), (2, 200), (0, 100)):
+        world, size = World(seed), limit // 10
+        target = world.task("finance", train=size, validation=size)
+        tp = TransferPrompting(
+            ObjectiveEvaluator(confidence=lambda example, prediction: prediction.sure),
+            reference_lm=world.reference_lm(),
+            scorer_lm=world.scorer_lm(),
+            rounds=1000,
+            proposals=8,
+            examples=size,
+            top_k=2,
+            racing=FullScoring(),
+            seed_instructions=[],
+            stop=[ScorerCalls(limit)],
+            verbose=False,
+        )
+        made = tp.compile(DirectStudent(world, "Answer."), trainset=target.train, valset=target.validation)
+        phase = made.detailed_results.target
+        assert len(phase.history) >= 6 and not phase.incomplete
 
 
 def test_with_a_larger_budget_the_same_compile_goes_on(tmp_path: Path) -> None:

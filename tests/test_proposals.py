@@ -51,6 +51,19 @@ def test_every_way_asks_and_is_measured(way: str, world: World) -> None:
     assert unseen > cell["parent"]["measured"][1]["score"], "these words help in every world"
 
 
+@pytest.mark.parametrize("way", list(WAYS))
+def test_who_repeats_the_request_is_no_use(way: str, world: World) -> None:
+    def rule(prompt: PromptView) -> str:
+        asked = [line for line in prompt.user.splitlines() if len(line.split()) > 9 and "<INS>" not in line]
+        return f"<INS>{next(line for line in reversed(asked) if 'Case' not in line)}</INS>"
+
+    cell = study(world, rule).run(task_of(world), way, 0)
+    assert {reply["rejected"] for reply in cell["replies"]} <= {
+        "it repeats the request",
+        "it repeats an instruction that was tried already",
+    }
+
+
 def test_the_table_counts_what_was_usable_and_what_was_better(world: World) -> None:
     replies = iter(
         ["<INS>Answer calmly, stepwise, precisely and only so.</INS>", "", "<INS>Answer wildly loudly.</INS>"]

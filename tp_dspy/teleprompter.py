@@ -38,6 +38,7 @@ from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
 from tp_dspy.runs.events import Constructed
 from tp_dspy.runs.folders import folder_of
+from tp_dspy.runs.identity import code
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
 from tp_dspy.runs.snapshots import Snapshots
 from tp_dspy.runs.source_prompts import SourcePrompts
@@ -66,8 +67,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         objective: What a prompt is worth. Also a DSPy metric.
         reference_lm: Proposes instructions; by default the LM configured in DSPy.
         scorer_lm: Runs predictors that have no LM of their own; by default the LM configured in DSPy.
-        auto: How much to do: "quick", "light", "medium" or "heavy". Sets those of the next four
-            numbers that are not given.
+        auto: How much to do: "quick", "light", "medium" or "heavy". Sets those of rounds, proposals, examples and top_k
+            that are not given.
         rounds: Rounds of proposals in each phase, at least 0.
         proposals: Proposals asked for in each round, at least 1.
         examples: Examples per task for the search, and as many again for the selection; at least 1.
@@ -399,7 +400,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
     ) -> Session:
         # Stop rules are left out: with a larger budget it is the same compile, which goes on.
-        decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions}
+        asks = [code(kind) for kind in self.reference_prompt.__mro__ if kind not in ReferencePrompt.__mro__]
+        decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions, "asks": asks}
         return Session(
             student=student,
             original=original,

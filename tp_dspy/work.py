@@ -9,6 +9,7 @@ from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.phases import PhaseInput
 from tp_dspy.optimization.plan import Effort, PhasePlan
+from tp_dspy.optimization.racing import usual_share
 from tp_dspy.runs.source_prompts import SourcePrompts
 from tp_dspy.session import Session
 from tp_dspy.tasks.task import Task
@@ -47,7 +48,14 @@ class Work:
         carried = self.effort.top_k if self.sources is not None else len(self.carried)
         sizes = {name: 1 + len(self.named[name]) + carried if carried else len(self.first) for name in self.targets}
         return [
-            PhasePlan.of(name, sizes.get(name, len(self.first)), data.search, data.selection, self.effort)
+            PhasePlan.of(
+                name,
+                sizes.get(name, len(self.first)),
+                data.search,
+                data.selection,
+                self.effort,
+                usual_share(self.session.racing, data.search),
+            )
             for name, data in (phases | self.targets).items()
         ]
 

@@ -25,6 +25,7 @@ from tp_dspy.optimization.racing import (
     _foreseen,
     race,
     step_ends,
+    usual_share,
     worth_going_on,
 )
 from tp_dspy.scoring.gate import HaltedError
@@ -175,6 +176,24 @@ def test_a_handful_of_examples_tells_those_apart_that_are_worlds_apart() -> None
     near = [runner("good", [1, 1, 1, 0]), runner("near", [1, 0, 1, 1]), runner("never", [0, 0, 0, 0])]
     assert names(ExpectedGain().survivors(near, 0.25, ACCURACY))[:2] == ["good", "near"]
     assert len(ExpectedGain().survivors([runner("a", [1] * 3), runner("b", [0] * 3)], 0.25, ACCURACY)) == 2
+
+
+def test_a_single_example_of_each_of_many_tasks_says_nothing_of_chance() -> None:
+    def spread(name: str, right: list[int]) -> Standing:
+        outcomes = runner(name, right).outcomes["t"]
+        return Standing(runner(name, right).candidate, {f"task {i}": [one] for i, one in enumerate(outcomes)})
+
+    field = [spread("good", [1] * 8), spread("bad", [0] * 8), spread("fair", [1, 0] * 4)]
+    assert len(ExpectedGain().survivors(field, 0.25, ACCURACY)) == 3
+
+
+def test_the_usual_share_is_all_where_nobody_can_be_dropped() -> None:
+    def panel(size: int) -> dict[str, list[dspy.Example]]:
+        return {"t": [dspy.Example(question=str(i)) for i in range(size)]}
+
+    assert usual_share(FullScoring(), panel(20)) == 1.0
+    assert usual_share(ExpectedGain(), panel(4)) == 1.0, "looks after one, two and three are too early"
+    assert usual_share(ExpectedGain(), panel(20)) == usual_share(ExpectedGain(), panel(6)) == 0.5
 
 
 def test_a_tie_that_hardly_matters_is_not_paid_for_to_the_end() -> None:

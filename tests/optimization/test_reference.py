@@ -142,6 +142,15 @@ def test_one_can_ask_in_words_of_ones_own_and_make_an_instruction_of_the_reply()
     assert found[2].reason == "it is empty"
 
 
+def test_what_the_parent_says_is_not_held_against_a_reply() -> None:
+    own = {"self": Own((BRIEF,), ("answer",))}
+    rules = "Given {{question}}, reply.\nQuestion: read it first.\n" + "Yes if so, no if not.\n" * 12
+    for parent, reason in ((rules, None), ("Good. " * 300, "it has 1816 characters; at most 1500 are allowed")):
+        made = proposer(lambda prompt: "<INS>Judge the drug.</INS>", prompts=own, threads=1)
+        (found,) = made.propose([scored(parent, 0.5)], 1)[:1]
+        assert found.reason == reason and found.text == f"Judge the drug. {parent}"
+
+
 def test_the_mark_stands_once_in_every_exemplar_and_otherwise_only_where_it_is_asked_for() -> None:
     for position in ("before", "start", "end", "answer"):
         prompt = ReferencePrompt((BRIEF,), ("answer",), position)

@@ -18,8 +18,8 @@ from tp_dspy.optimization.plan import PhasePlan
 from tp_dspy.scoring.outcomes import Usage
 
 PROGRESS = Progress(round=3, best=0.6, rounds_without_gain=1)
-SOURCE = PhasePlan("source", population=60, proposals=240, selection=40, reference_calls=8)
-TARGET = PhasePlan("target", population=40, proposals=160, selection=40, reference_calls=8)
+SOURCE = PhasePlan("source", population=60, proposals=240, selection=40, reference_calls=8, raced=0.5)
+TARGET = PhasePlan("target", population=40, proposals=160, selection=40, reference_calls=8, raced=0.5)
 STAGES = [(phase, part) for phase in ("source", "target") for part in ("search", "selection")]
 
 
@@ -99,6 +99,14 @@ def test_what_nobody_can_do_without_is_set_aside_and_the_searches_share_the_rest
     # 130 are necessary: a race takes half of a first population. Of the other 250 the source search is planned to take
     # 270 parts in 450.
     assert through(Ledger([SOURCE, TARGET], [ScorerCalls(380)])) == [30 + 150, 40, 20 + 100, 40]
+    # Where nothing is dropped, all of them are.
+    whole = [replace(plan, raced=1.0) for plan in (SOURCE, TARGET)]
+    assert through(Ledger(whole, [ScorerCalls(380)])) == [60 + 120, 40, 40 + 80, 40]
+    assert through(Ledger(whole, [ScorerCalls(180)])) == [60, 40, 40, 40]
+    # A source phase alone has no target that chooses again.
+    alone = Ledger([SOURCE], [ScorerCalls(35)])
+    alone.enter("source", "search")
+    assert spend(alone) == 15
     # Where that is too much, source prompts are chosen by the search, and then everything shrinks alike.
     assert through(Ledger([SOURCE, TARGET], [ScorerCalls(110)])) == [30, 20, 20, 40]
     assert through(Ledger([SOURCE, TARGET], [ScorerCalls(45)])) == [15, 0, 10, 20]

@@ -33,7 +33,7 @@ from tp_dspy.optimization.memory import Memory, Pair
 from tp_dspy.optimization.panel import Panel, PanelScorer, fingerprint, on_common_examples
 from tp_dspy.optimization.phase_result import Finals, PhaseResult
 from tp_dspy.optimization.phase_score import PhaseScore
-from tp_dspy.optimization.racing import Racing, race
+from tp_dspy.optimization.racing import Racing, race, usual_share
 from tp_dspy.optimization.reference import Proposal, Proposer
 from tp_dspy.optimization.selection import choose
 from tp_dspy.optimization.stopping import Progress, StopRule
@@ -141,6 +141,7 @@ class Cycle:
         Raises:
             HaltedError: If the ledger lets a pair not begin.
         """
+        self.ledger.enter(phase, "search")
         panels = PanelScorer(self.program, self.scorer, self.memory, self.ledger, self.met)
         return panels.standings(
             candidates,
@@ -265,7 +266,7 @@ class _Phase:
             score = best.score if best.violation == 0 else math.nan
             progress = Progress(round, score, without_gain, self.name, self.cycle.ledger.spent)
             reason = next((reason for rule in stop if (reason := rule(progress))), None)
-            # A round that can be paid for to its end is worth more than a larger one that cannot.
+            # A round that is likely to be paid for to its end is worth more than a larger one that is not.
             affordable, blamed = self.cycle.ledger.affordable(count, self.usual_cost(), calls=1)
             if barren == _MOST_BARREN:
                 reason = reason or f"no usable proposal in {barren} rounds"
@@ -296,14 +297,17 @@ class _Phase:
 
     def usual_cost(self) -> int:
         """Say how many pairs a proposal is likely to take: as many as those before it, until a race dropped them."""
+        whole = sum(map(len, self.search.values()))
+        usual = usual_share(self.cycle.racing, self.search)
+        if usual == 1.0:
+            # What is not paid for to its end may be lost.
+            return whole
         met = [
             scored.measurement.examples
             for scored in self.history
             if scored.measurement is not None and scored.candidate.origin == "proposal"
         ]
-        whole = sum(map(len, self.search.values()))
-        # Before there are any: half of them.
-        return math.ceil((whole / 2 + sum(met)) / (1 + len(met)))
+        return math.ceil((usual * whole + sum(met)) / (1 + len(met)))
 
     def failures(self, candidate: Candidate, limit: int = 3) -> list[tuple[dspy.Example, Outcome]]:
         """List what a candidate got wrong on the search panel: unfollowed ones first, the tasks taking turns."""

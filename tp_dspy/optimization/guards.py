@@ -168,7 +168,7 @@ class Guard:
         if _loops(words) or (len(text) >= _LOOP_CHARS and _variety(text) < _LEAST_VARIETY):
             return "it says the same over and over"
         if len(text) > self._limit:
-            return f"it has {len(text)} characters; at most {self._limit} are allowed"
+            return self._too_long(text)
         if plain in known:
             return "it repeats an instruction that was tried already"
         if _MARKS.search(text) or _FIELD_MARKER.search(text):
@@ -180,6 +180,19 @@ class Guard:
         if _QUOTED_HISTORY.search(text):
             return "it quotes the history"
         return self._copy(plain, text)
+
+    def reject_whole(self, text: str, known: Collection[str]) -> str | None:
+        """Tell why an instruction that was made of a text that can serve cannot; None when it can.
+
+        The rest of it is the user's words, or has been looked at before.
+        """
+        plain = normalized(text)
+        if plain in known:
+            return "it repeats an instruction that was tried already"
+        return None if len(text) <= self._limit else self._too_long(text)
+
+    def _too_long(self, text: str) -> str:
+        return f"it has {len(text)} characters; at most {self._limit} are allowed"
 
     def _copy(self, plain: str, text: str) -> str | None:
         grams = _ngrams(text)

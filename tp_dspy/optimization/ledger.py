@@ -22,9 +22,6 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = "interrupted"
 """Why a phase stopped that was ended by Ctrl-C."""
 
-# What a first population takes, as a rule, of all that it could: the race drops most of it on the way.
-_RACED = 0.5
-
 Part = Literal["search", "selection"]
 Kind = Literal["scorer", "reference"]
 
@@ -39,6 +36,7 @@ class Stage:
         least: Scored pairs that it cannot do without, as a rule, as a count.
         more: Scored pairs beyond these, most of them of proposals, as a count: a search can end earlier.
         reference_calls: Calls of the reference LM, as a count.
+        can_wait: Whether it is a choice among source prompts, which targets in the same plan make again.
     """
 
     phase: str
@@ -46,11 +44,7 @@ class Stage:
     least: int
     more: int = 0
     reference_calls: int = 0
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether it is the choice among source prompts, which the targets make again."""
-        return self.phase == "source" and self.part == "selection"
+    can_wait: bool = False
 
 
 def sorted_out(stop: Sequence[object]) -> tuple[list[StopRule], list[Budget], list[StopFile]]:
@@ -79,7 +73,7 @@ class Ledger:
     """Keeps the accounts of one compile. Safe in threads.
 
     The phases share a budget. What they cannot do without is set aside for those that are to come: first populations,
-    at what a race takes as a rule, and selections. What is left goes to their searches, in proportion to what is
+    at what a race is likely to take, and selections. What is left goes to their searches, in proportion to what is
     planned for them. Unspent shares fall to whoever comes later. Where even the necessary is too much, the choice among
     source prompts is the first to do with less, as the targets make it again; then everything shrinks alike. Tokens,
     dollars and seconds are translated into pairs by what a pair has cost so far.
@@ -100,7 +94,7 @@ class Ledger:
         """Why the compile is to end; None while it goes on."""
         self.ending = threading.Event()
         """Set when it is to end: whoever waits for a better moment to call need not wait any longer."""
-        self._stages = [stage for plan in plans for stage in _stages(plan)]
+        self._stages = [stage for index, plan in enumerate(plans) for stage in _stages(plan, index + 1 < len(plans))]
         self._at = 0
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -251,12 +245,12 @@ class _Gate:
         self.ledger.add(usage)
 
 
-def _stages(plan: PhasePlan) -> list[Stage]:
-    least = math.ceil(plan.population * _RACED)
+def _stages(plan: PhasePlan, more_to_come: bool) -> list[Stage]:
+    least = math.ceil(plan.population * plan.raced)
     more = plan.population - least + plan.proposals
     return [
         Stage(plan.phase, "search", least, more, plan.reference_calls),
-        Stage(plan.phase, "selection", plan.selection),
+        Stage(plan.phase, "selection", plan.selection, can_wait=plan.phase == "source" and more_to_come),
     ]
 
 

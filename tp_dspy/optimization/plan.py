@@ -70,6 +70,7 @@ class PhasePlan:
         selection: To choose among the finalists.
         reference_calls: Calls of the reference LM, the check before the first phase aside; a round none of whose
             replies can be used is asked once more.
+        raced: The share of these pairs that a race is likely to take of a first population, in (0, 1].
     """
 
     phase: str
@@ -77,6 +78,7 @@ class PhasePlan:
     proposals: int
     selection: int
     reference_calls: int
+    raced: float = 1.0
 
     @property
     def scorer_calls(self) -> int:
@@ -84,12 +86,14 @@ class PhasePlan:
         return self.population + self.proposals + self.selection
 
     @classmethod
-    def of(cls, phase: str, population: int, search: Panel, selection: Panel | None, work: Effort) -> PhasePlan:
+    def of(
+        cls, phase: str, population: int, search: Panel, selection: Panel | None, work: Effort, raced: float = 1.0
+    ) -> PhasePlan:
         """Plan a phase that begins with `population` candidates."""
         pairs = sum(map(len, search.values()))
         held = sum(map(len, selection.values())) if selection else 0
         asked = work.rounds * work.proposals
-        return cls(phase, population * pairs, asked * pairs, (1 + work.top_k) * held, asked)
+        return cls(phase, population * pairs, asked * pairs, (1 + work.top_k) * held, asked, raced)
 
     @staticmethod
     def beside(plans: Sequence[PhasePlan], spent: Spent) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "expected_level",
     "race",
     "step_ends",
+    "usual_share",
     "worth_going_on",
 ]
 
@@ -43,6 +44,8 @@ _LEAST_EXAMPLES = 8
 _LEAST_WITH_PRIOR = 4
 # What that idea counts for, in examples met by one more candidate.
 _PRIOR_WEIGHT = 8
+# Of what candidates could take, races took about half, in scripted worlds and on real LMs.
+_USUAL_SHARE = 0.5
 # Ends of a race that are played through: the gain of one more candidate is known to a hundredth of a point.
 _ENDS = 2000
 
@@ -167,16 +170,19 @@ class ExpectedGain:
 
     def survivors(self, standings: Sequence[Standing], share: float, worth: PhaseScore) -> Sequence[Candidate]:
         """Keep those that promise more than they cost."""
-        met = sum(len(outcomes) for outcomes in standings[0].outcomes.values())
+        sizes = [len(outcomes) for outcomes in standings[0].outcomes.values()]
+        met = sum(sizes)
         everyone = [standing.candidate for standing in standings]
-        if len(standings) <= self.keep or met < _LEAST_WITH_PRIOR:
+        # A single example of a task says nothing of chance.
+        if len(standings) <= self.keep or met < _LEAST_WITH_PRIOR or min(sizes) < 2:
             return everyone
         scored = [worth.of(standing) for standing in standings]
         scores = np.array([entry.score for entry in scored])
         if np.isnan(scores).any():
             return everyone
         draws = [worth.resamples(standing) for standing in standings]
-        error = _with_prior(paired_error(np.array([worth.combine(scores_) for scores_, _ in draws]), met), scores, met)
+        measured = paired_error(np.array([worth.combine(scores_) for scores_, _ in draws]), met)
+        error = _with_prior(measured, scores, met, met - len(sizes))
         chance = np.array([(violations.mean(axis=0) == 0.0).mean() for _, violations in draws])
         level = expected_level(scores, [candidate.prior for candidate in everyone])
         ahead = [later for later in self.checkpoints if later > share]
@@ -186,11 +192,11 @@ class ExpectedGain:
         return [candidate for candidate, stays in zip(everyone, stay, strict=True) if stays]
 
 
-def _with_prior(error: float, scores: FloatArray, met: int) -> float:
+def _with_prior(error: float, scores: FloatArray, met: int, free: int) -> float:
     """Draw an error that was measured on few examples towards what is usual: right or wrong, half of it shared."""
     mean = min(max(float(scores.mean()), 0.05), 0.95)
     usual = 0.5 * mean * (1.0 - mean) / met
-    freedom = (len(scores) - 1) * (met - 1)
+    freedom = (len(scores) - 1) * free
     return math.sqrt((_PRIOR_WEIGHT * usual + freedom * error**2) / (_PRIOR_WEIGHT + freedom))
 
 
@@ -364,6 +370,12 @@ def race(
         if not alive:
             break
     return RaceResult(dropped=dropped)
+
+
+def usual_share(rule: Racing, panel: Panel) -> float:
+    """Say what share of a panel candidates are likely to meet: all where a rule cannot drop any before its end."""
+    looks = step_ends({name: len(examples) for name, examples in panel.items()}, rule.checkpoints)[:-1]
+    return _USUAL_SHARE if looks and sum(looks[-1].values()) >= _LEAST_WITH_PRIOR else 1.0
 
 
 def step_ends(sizes: Mapping[str, int], checkpoints: Sequence[float]) -> list[dict[str, int]]:

@@ -182,7 +182,7 @@ class Proposer:
         reason = guard.reject(text, known)
         if reason is None:
             text = self.prompts[name].finish(text, parent.instructions[name])
-            reason = guard.reject(text, known)
+            reason = guard.reject_whole(text, known)
         if reason is not None:
             return Proposal(reply, text, name, reason)
         known.add(normalized(text))

@@ -68,7 +68,7 @@ class ReferencePrompt:
 
     To ask in words of your own, override `build` in a subclass and pass that as `TransferPrompting(reference_prompt=)`;
     `exemplar`, `failure` and `TaskBrief.in_words` write the parts. A reply is unwrapped and guarded in any case: a text
-    between `<INS>` and `</INS>`, or else the whole of it.
+    between `<INS>` and `</INS>`, or else the whole of it. Override `fixed_text`, too: who repeats it is no use.
 
     Attributes:
         tasks: The tasks of the phase.
@@ -122,7 +122,7 @@ class ReferencePrompt:
         return "\n\n".join(parts)
 
     def finish(self, text: str, parent: str) -> str:
-        """Make an instruction of what was asked for; here that is the instruction itself.
+        """Make an instruction of what was asked for; here that is the instruction itself. It may not be empty.
 
         Args:
             text: What the reference LM wrote, after the guards let it pass.

@@ -14,7 +14,7 @@ from tp_dspy.optimization.candidates import Candidate
 from tp_dspy.runs.artifacts import plain
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 
-__all__ = ["compile_identity", "context_identity", "digest"]
+__all__ = ["code", "compile_identity", "context_identity", "digest"]
 
 
 def digest(parts: Any) -> str:
@@ -45,7 +45,7 @@ def context_identity(program: dspy.Module, objective: ObjectiveEvaluator, lm: ds
     functions = [judge.confidence, judge.match, judge.follows, *objective.rule.custom.values()]
     return digest(
         {
-            "code": sorted(_code(kind) for kind in modules if not kind.__module__.startswith("dspy.")),
+            "code": sorted(code(kind) for kind in modules if not kind.__module__.startswith("dspy.")),
             "kinds": sorted(kind.__qualname__ for kind in modules),
             "attributes": [_attributes(module) for _, module in program.named_sub_modules()],
             "predictors": [_fields(predictor) for _, predictor in program.named_sub_modules(dspy.Predict)],
@@ -55,7 +55,7 @@ def context_identity(program: dspy.Module, objective: ObjectiveEvaluator, lm: ds
             "adapter": _described(dspy.settings.adapter),
             "objective": objective.describe(),
             "judge": [judge.confidence_field, judge.choices.by_field, judge.tolerance],
-            "functions": [_code(function) for function in functions if callable(function)],
+            "functions": [code(function) for function in functions if callable(function)],
         }
     )
 
@@ -114,19 +114,19 @@ def _described(value: Any) -> Any:
     return [type(value).__qualname__, attributes]
 
 
-def _code(thing: Any) -> str:
+def code(thing: Any) -> str:
     """Hash the code of a function or of the methods of a class: an edited metric is another metric."""
     if isinstance(thing, type):
         methods = [value for value in vars(thing).values() if isinstance(value, types.FunctionType)]
-        return digest([thing.__qualname__, sorted(_code(method) for method in methods)])
+        return digest([thing.__qualname__, sorted(code(method) for method in methods)])
     function = getattr(thing, "function", thing)  # A SetMetric holds one.
-    code = getattr(function, "__code__", None)
-    if code is None and "__call__" in vars(type(function)):  # An object that can be called.
-        return digest([_code(type(function)), _described(function)])
-    if code is None:
+    found = getattr(function, "__code__", None)
+    if found is None and "__call__" in vars(type(function)):  # An object that can be called.
+        return digest([code(type(function)), _described(function)])
+    if found is None:
         return getattr(function, "__qualname__", type(function).__qualname__)
     cells = [plain(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    return digest([_instructions(code), cells, plain(getattr(function, "__defaults__", None))])
+    return digest([_instructions(found), cells, plain(getattr(function, "__defaults__", None))])
 
 
 def _instructions(code: types.CodeType) -> list[Any]:

@@ -19,7 +19,7 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import is_retryable_lm_error
 
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
-from programs.benchmarks.peers.methods import METHODS, TOP_K, Job, source_examples
+from programs.benchmarks.peers.methods import METHODS, OURS, OURS_VERSION, TOP_K, Job, source_examples
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target
 from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
@@ -129,6 +129,9 @@ class Bench:
         sources = [self._examples(name, cell.seed)[0] for name in target.sources]
         parts = [[fingerprint(e) for e in (*task.train, *task.validation)] for task in (given, *sources)]
         known = [*parts, [fingerprint(e) for e in test], self.scorer.model, self.reference.model]
+        if cell.method in OURS:
+            # It changes as the library does; its source prompts with it.
+            known.append([OURS_VERSION, TOP_K])
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
     def run(self, cell: Cell, target: Target) -> dict[str, Any]:
@@ -243,7 +246,7 @@ class Bench:
 
     def _source_prompts(self, target: Target, seed: int) -> SourcePrompts:
         """Make the source prompts, with a budget of its own that is as large, or read those that were made."""
-        made_of = self._made_of(Cell(target.name, "", seed), target)
+        made_of = self._made_of(Cell(target.name, "at_hand", seed), target)
         folder = self.folder / "sources" / file_name(f"{target.name}-{seed}-{made_of}")
         path = folder / "source_prompts.json"
         if not path.exists():

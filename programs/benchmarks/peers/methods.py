@@ -31,8 +31,10 @@ from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
 
-__all__ = ["METHODS", "TOP_K", "Job", "Method", "missing", "smallest_budget", "source_examples"]
+__all__ = ["METHODS", "OURS", "OURS_VERSION", "TOP_K", "Job", "Method", "missing", "smallest_budget", "source_examples"]
 
+OURS_VERSION = 2
+"""To be raised when what our methods find changes: cells of another version are not taken for known."""
 # With this and `source_examples`, budgets such as these leave the most to propose with: found in scripted worlds
 # (`programs.benchmarks.tight`).
 TOP_K = 2
@@ -296,6 +298,11 @@ METHODS: Mapping[str, Method] = {
     "end": Method(_ours, "ours, instruction after the item", position="end"),
     "answer": Method(_ours, "ours, instruction begins the answer", position="answer"),
 }
+
+
+_OTHERS = ("original", "by_hand", "copro", "miprov2", "gepa", "simba", "capo")
+OURS = tuple(name for name in METHODS if name not in _OTHERS)
+"""Those that are compiles of ours."""
 
 
 def missing(name: str) -> str | None:

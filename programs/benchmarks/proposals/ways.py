@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -15,21 +15,19 @@ from tp_dspy.optimization.reference_prompt import ReferencePrompt
 from tp_dspy.scoring.matching import expected_answers
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["WAYS", "Failures", "HiddenScores", "Pairs", "Way"]
+__all__ = ["WAYS", "Failures", "HiddenScores", "Other", "Pairs", "Way"]
 
 Pairs = Sequence[tuple[str, float]]
 Failures = Sequence[tuple[dspy.Example, Outcome]]
 
 _FORM = f"Write only the instruction, between {MARK} and </INS>."
+_REJECTED = "Earlier replies could not be used:"
 _FEW, _MANY = 3, 6
 
 
 @dataclass(frozen=True)
 class Way(ReferencePrompt):
-    """A way to ask. A subclass changes the text, or what is made of a reply.
-
-    `build` gets up to six failures, and the scored instructions worst first, as the library's own prompt does.
-    """
+    """The library's way. It is given up to six failures here, of which it shows three, as in a compile."""
 
     def build(
         self,
@@ -40,11 +38,32 @@ class Way(ReferencePrompt):
         rejected: Sequence[str] = (),
     ) -> str:
         """Write what is asked."""
-        return self.ask(history, exemplars, failures)
+        return super().build(history, exemplars, failures[:_FEW], prior, rejected)
+
+
+class Other(Way):
+    """Another way. A subclass writes what is asked, and may say what is to be made of a reply."""
+
+    def build(
+        self,
+        history: Pairs,
+        exemplars: Sequence[dspy.Example],
+        failures: Failures = (),
+        prior: Pairs = (),
+        rejected: Sequence[str] = (),
+    ) -> str:
+        """Write what is asked; the second time with what was wrong the first time."""
+        asked = self.ask(history, exemplars, failures)
+        why = f"{_REJECTED} {'; '.join(dict.fromkeys(rejected))}."
+        return f"{asked}\n\n{why}" if rejected else asked
 
     def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
         """Write what is asked."""
-        return ReferencePrompt.build(self, history, exemplars, failures[:_FEW])
+        raise NotImplementedError
+
+    def fixed_text(self) -> str:
+        """Return what is asked without what belongs to the task: replies that repeat it are no use."""
+        return f"{replace(self, tasks=()).ask([('', 0.0), ('', 0.0)], [], ())}\n{_REJECTED}"
 
     def said(self) -> str:
         """Say what the items are."""
@@ -59,7 +78,7 @@ class Way(ReferencePrompt):
         return "\n\n".join(self.exemplar(example) for example in exemplars)
 
 
-class Bare(Way):
+class Bare(Other):
     """OPRO's prompt: exemplars, history, and a request; nothing of the task in words."""
 
     def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
@@ -71,22 +90,25 @@ class Bare(Way):
 class NoExemplars(Way):
     """Nothing to copy from but the failures."""
 
-    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
-        return ReferencePrompt.build(self, history, [], failures[:_FEW])
+    def build(self, history: Pairs, exemplars: object, failures: Failures = (), *rest: Sequence[Any]) -> str:
+        """Write what the library asks, without exemplars."""
+        return ReferencePrompt.build(self, history, [], failures[:_FEW], *rest)
 
 
 class NoFailures(Way):
     """Exemplars alone."""
 
-    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
-        return ReferencePrompt.build(self, history, exemplars)
+    def build(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: object = (), *rest: Any) -> str:
+        """Write what the library asks, without failures."""
+        return ReferencePrompt.build(self, history, exemplars, (), *rest)
 
 
 class ManyFailures(Way):
     """Six failures in the place of the exemplars."""
 
-    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
-        return ReferencePrompt.build(self, history, [], failures[:_MANY])
+    def build(self, history: Pairs, exemplars: object, failures: Failures = (), *rest: Any) -> str:
+        """Write what the library asks, with more failures."""
+        return ReferencePrompt.build(self, history, [], failures[:_MANY], *rest)
 
 
 class HiddenScores(Way):
@@ -94,12 +116,12 @@ class HiddenScores(Way):
 
     def build(self, *arguments: Any, **more: Any) -> str:
         """Write what the library asks, the scores taken out."""
-        text = ReferencePrompt.build(self, *arguments, **more)
+        text = super().build(*arguments, **more)
         kept = [line for line in text.split("\n") if not line.startswith("Score: ")]
         return re.sub(r"( with their scores)?, from 0 to 100, worst first", ", worst first", "\n".join(kept))
 
 
-class Edit(Way):
+class Edit(Other):
     """One parent, its failures, and the request to rewrite it: the idea of GEPA's reflection, in few words."""
 
     def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
@@ -117,7 +139,7 @@ class Edit(Way):
         )
 
 
-class Gepa(Way):
+class Gepa(Other):
     """GEPA's own words about the parent and its failures; the form of the reply is ours."""
 
     def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
@@ -131,7 +153,7 @@ class Gepa(Way):
         return f"{asked.replace('<curr_param>', history[-1][0]).replace('<side_info>', about)}\n\n{_FORM}"
 
 
-class Cross(Way):
+class Cross(Other):
     """Two parents to be merged: CAPO's crossover."""
 
     def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
@@ -147,7 +169,7 @@ class Cross(Way):
         )
 
 
-class Graft(Way):
+class Graft(Other):
     """Asks for what the parent lacks, a guide to the decision, and sets it before the parent's own words."""
 
     def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
