@@ -30,15 +30,10 @@ class Way(ReferencePrompt):
     """The library's way. It is given up to six failures here, of which it shows three, as in a compile."""
 
     def build(
-        self,
-        history: Pairs,
-        exemplars: Sequence[dspy.Example],
-        failures: Failures = (),
-        prior: Pairs = (),
-        rejected: Sequence[str] = (),
+        self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures = (), *rest: Any, **more: Any
     ) -> str:
         """Write what is asked."""
-        return super().build(history, exemplars, failures[:_FEW], prior, rejected)
+        return super().build(history, exemplars, failures[:_FEW], *rest, **more)
 
 
 class Other(Way):
