@@ -325,6 +325,29 @@ def test_the_reference_lm_is_asked_in_the_users_words() -> None:
     assert made.detailed_results.settings["reference_prompt"] == "Curt"
 
 
+def test_an_edited_reference_prompt_is_another_compile(tmp_path: Path) -> None:
+    class Own(ReferencePrompt):
+        def build(self, *arguments: object) -> str:
+            return "One instruction, please."
+
+    class Edited(ReferencePrompt):
+        def build(self, *arguments: object) -> str:
+            return "One instruction, please!"
+
+    Edited.__name__, Edited.__qualname__ = Own.__name__, Own.__qualname__
+
+    world = World(1)
+    target = world.task("finance", train=8)
+
+    def paid(kind: type[ReferencePrompt]) -> int:
+        tp = optimiser(world, reference_prompt=kind, rounds=1, run_dir=tmp_path)
+        return int(tp.compile(student(), trainset=target.train).detailed_results.scorer_usage.calls)
+
+    first = paid(Own)
+    assert paid(Own) == first, "the same compile, which knows what it has paid"
+    assert paid(Edited) < first, "what another has paid for costs this one nothing"
+
+
 def test_source_tasks_can_have_fewer_examples_than_the_target() -> None:
     world = World(1)
     sources = [world.task(name, train=12, validation=12) for name in ("medicine", "law")]

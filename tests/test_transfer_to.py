@@ -291,3 +291,12 @@ def test_influence_with_too_small_a_budget_says_so(tmp_path: Path) -> None:
     with pytest.raises(ScoringFailedError, match=r"5 scorer calls is spent.*same call goes on"):
         tp.source_influence(student(), {"finance": about("finance")}, source_prompts=made)
     assert math.isclose(tp.scorer.lm.scripted.calls, 5)
+
+
+def test_influence_may_spend_its_whole_budget_on_all_targets() -> None:
+    made = choosing(top_k=4).construct_source_prompts(student(), source_tasks=[about("law"), about("medicine")])
+    tasks = {"finance": about("finance"), "banking": about("banking")}
+    free = choosing(top_k=4)
+    found = free.source_influence(student(), tasks, source_prompts=made)
+    tp = choosing(top_k=4, stop=[ScorerCalls(free.scorer.lm.scripted.calls)])
+    assert tp.source_influence(student(), tasks, source_prompts=made) == found

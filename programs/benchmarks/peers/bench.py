@@ -30,7 +30,7 @@ from tp_dspy.runs.folders import file_name, write_whole
 from tp_dspy.tasks.loading import load_task
 from tp_dspy.tasks.splitting import stratified_order
 
-__all__ = ["Bench", "Cell", "Setting", "local_lms"]
+__all__ = ["Bench", "Cell", "Setting", "lms_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,25 +106,28 @@ class Bench:
         self.folder = out / setting.key
         self.tasks = dict(tasks or {})
         self.objective = ObjectiveEvaluator()
-        self.scorer, self.reference = lms or local_lms(setting, threads, lm_threads)
+        self.scorer, self.reference = lms or lms_of(setting, threads, lm_threads)
         self.reference.is_reference = True
 
     def known(self, cell: Cell, target: Target) -> dict[str, Any] | None:
         """Give a cell that was run.
 
         Raises:
-            ConfigurationError: If it was run with other data or LMs.
+            ConfigurationError: If it was run with other data or LMs, or by another version of the method.
         """
         path = self.folder / cell.file
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["made_of"] != self._made_of(cell, target):
-            raise ConfigurationError(f"{path.as_posix()} was made of other data or LMs; choose another --out.")
+            raise ConfigurationError(
+                f"{path.as_posix()} was made of other data or LMs, or by another version of "
+                f"the method; choose another --out, or delete it."
+            )
         return found
 
     def _made_of(self, cell: Cell, target: Target) -> str:
-        """Tell data and LMs apart."""
+        """Tell data and LMs apart, and versions of our methods."""
         given, test = self._examples(target.name, cell.seed)
         sources = [self._examples(name, cell.seed)[0] for name in target.sources]
         parts = [[fingerprint(e) for e in (*task.train, *task.validation)] for task in (given, *sources)]
@@ -276,7 +279,7 @@ class Bench:
             yield
 
 
-def local_lms(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
+def lms_of(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
     """Make scorer and reference LM of a setting."""
     local = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
     scorer = _lm(setting.scorer, ANSWER_TOKENS, local, logprobs=True, top_logprobs=10)

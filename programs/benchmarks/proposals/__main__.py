@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from programs.benchmarks.peers.bench import Setting, local_lms
+from programs.benchmarks.peers.bench import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.proposals.ways import WAYS
 from tp_dspy import ObjectiveEvaluator, Task
@@ -204,7 +204,7 @@ def main() -> None:
     if not args.table:
         dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
         study = Study(
-            *local_lms(setting, args.threads, args.lm_threads),
+            *lms_of(setting, args.threads, args.lm_threads),
             args.threads,
             args.examples,
             args.questions,
