@@ -339,8 +339,11 @@ def test_an_edited_reference_prompt_is_another_compile(tmp_path: Path) -> None:
     world = World(1)
     target = world.task("finance", train=8)
 
+    shared = optimiser(world)
+
     def paid(kind: type[ReferencePrompt]) -> int:
         tp = optimiser(world, reference_prompt=kind, rounds=0, run_dir=tmp_path)
+        tp.scorer, tp.reference_lm = shared.scorer, shared.reference_lm
         return int(tp.compile(student(), trainset=target.train).detailed_results.scorer_usage.calls)
 
     assert paid(Own) == 8
