@@ -15,7 +15,15 @@ import pytest
 from programs.benchmarks.scripted import Reply, answer_logprobs, scripted_lm
 from programs.benchmarks.transfer import Setting, run
 from programs.benchmarks.worlds import World
-from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ReferencePrompt, SourcePrompts, Task, TransferPrompting
+from tp_dspy import (
+    InstructionAdapter,
+    ObjectiveEvaluator,
+    ReferencePrompt,
+    ScorerCalls,
+    SourcePrompts,
+    Task,
+    TransferPrompting,
+)
 from tp_dspy.errors import (
     ConfigurationError,
     DataError,
@@ -24,6 +32,7 @@ from tp_dspy.errors import (
     ProgramError,
     SplitOverlapWarning,
 )
+from tp_dspy.optimization.racing import FullScoring
 
 
 @pytest.fixture(autouse=True)
@@ -407,6 +416,31 @@ def test_the_target_phase_names_answers_that_the_sources_do_not_have() -> None:
     target = world.task("finance", train=8)
     compiled = same.compile(student(), trainset=target.train, source_tasks=sources)
     assert "general" not in [entry.origin for entry in compiled.detailed_results.target.history]
+
+
+def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judging() -> None:
+    world = World(3)
+    sources = [world.task(name, train=12, validation=12) for name in ("medicine", "law")]
+    target = world.task("finance", train=8, validation=8)
+    seeds = ["Answer calmly.", "Answer stepwise."]
+
+    def first(prompts: SourcePrompts, **settings: object) -> list[tuple[str, str]]:
+        tp = optimiser(world, rounds=0, **settings)
+        made = tp.compile(student(), trainset=target.train, valset=target.validation, source_prompts=prompts)
+        return [(entry.origin, entry.instructions["self"]) for entry in made.detailed_results.target.history]
+
+    def made(**settings: object) -> SourcePrompts:
+        tp = optimiser(world, rounds=0, seed_instructions=seeds, **settings)
+        return tp.construct_source_prompts(student(), source_tasks=sources)
+
+    given = [text for origin, text in first(made(stop=[ScorerCalls(20)]), seed_instructions=seeds) if origin == "seed"]
+    assert given == seeds
+    # A whole source phase has judged them: the best come as source prompts, and the others not at all.
+    whole = made(racing=FullScoring())
+    again = first(whole, seed_instructions=seeds)
+    assert {origin for origin, _ in again} == {"original", "source"}
+    # What one gives beside source prompts is tried, as they do not hold it.
+    assert ("seed", "Answer precisely.") in first(whole, seed_instructions=["Answer precisely."])
 
 
 def test_what_earlier_optimisers_left_on_a_program_is_neither_copied_nor_counted() -> None:

@@ -29,7 +29,7 @@ from tp_dspy.optimization.phases import (
     warn_of_overlap,
 )
 from tp_dspy.optimization.plan import PhasePlan, effort
-from tp_dspy.optimization.population import Seed, answer_naming, first_population
+from tp_dspy.optimization.population import Seed, first_population
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.reference_prompt import ReferencePrompt
@@ -77,7 +77,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         top_k: Source prompts that go on to the target, and finalists of each phase; at least 1.
         seed_instructions: Instructions of your own for the first population: texts, or texts by predictor name. None
             means the general ones that ship with the library, an empty list none at all; yours come before the
-            general ones.
+            general ones. With source prompts at hand, those that their source phase has not judged.
         spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
@@ -210,7 +210,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         source = target = None
         with work.session.open(work.plans) as cycle:
             if work.sources is not None and source_tasks:
-                source = self._phase("source", cycle, work, work.sources, work.first)
+                source = self._phase("source", cycle, work, work.sources, work.first["source"])
                 work = work.after(self._source_prompts(source, source_tasks, work.original))
             if cycle.ledger.halted is None:
                 target = self._target_phase("target", cycle, work)
@@ -253,7 +253,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         work = self._prepare(student, self._source_input(source_tasks), {}, None)
         assert work.sources is not None
         with work.session.open(work.plans) as cycle:
-            result = self._phase("source", cycle, work, work.sources, work.first)
+            result = self._phase("source", cycle, work, work.sources, work.first["source"])
             prompts = self._source_prompts(result, source_tasks, work.original)
         if self.run_dir is not None:
             Snapshots.end(self.run_dir)
@@ -369,32 +369,28 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         """Check everything that can be known before a call is paid, and plan the phases."""
         original, answering = read_program(student, self.objective.answers)
         student = without_rivals(student)
+        phases = ({"source": sources} if sources is not None else {}) | dict(targets)
+        first = {
+            name: first_population(original, answering, self.seed_instructions, shared_answers(data.briefs))
+            for name, data in phases.items()
+        }
         carried: list[ScoredCandidate] = []
+        judged = {candidate.id for candidate in first.get("source", ())}
         if source_prompts is not None:
             self._tell_of_another_lm(source_prompts)
             carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
+            judged = source_prompts.judged(original, self.mapping)
             original = source_prompts.known(original, self.mapping)
-        panels = [*targets.values(), *([sources] if sources else [])]
-        examples = [example for panel in panels for example in panel.examples]
+        examples = [example for data in phases.values() for example in data.examples]
         self.objective.check(student, examples)
 
-        briefs = (sources or next(iter(targets.values()))).briefs
-        answers = shared_answers(briefs)
-        first = first_population(original, answering, self.seed_instructions, answers)
-        # Of use after a source phase only: a single stage has them in its first population.
-        known = answers if sources is not None else None
-        named = {
-            phase: answer_naming(original, answering, self.seed_instructions, shared_answers(data.briefs), known)
-            for phase, data in targets.items()
-        }
         extra: list[Any] = [source_prompts.model_dump(mode="json") if source_prompts is not None else None]
         extra += [brief.description for data in targets.values() for brief in data.briefs]
         extra += [kind] if kind is not None else []
         session = self._session(student, original, examples, extra)
         if kind is None:
-            phases = [*(["source"] if sources is not None else []), *targets]
-            session = self._with_snapshots(session, phases)
-        return Work(original, sources, dict(targets), first, carried, named, session, self.effort)
+            session = self._with_snapshots(session, list(phases))
+        return Work(original, sources, dict(targets), first, carried, judged, session, self.effort)
 
     def _session(
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
@@ -441,9 +437,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
 
     def _target_phase(self, name: str, cycle: Cycle, work: Work) -> PhaseResult:
         """Generate the target prompt: from the source prompts where there are some, else from the first population."""
-        carried = [scored.candidate for scored in work.carried]
-        population = [work.original, *carried, *work.named[name]] if carried else work.first
-        return self._phase(name, cycle, work, work.targets[name], population, work.carried)
+        return self._phase(name, cycle, work, work.targets[name], work.population(name), work.carried)
 
     def _phase(
         self,

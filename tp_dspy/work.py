@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from tp_dspy.errors import ConfigurationError
@@ -25,9 +25,9 @@ class Work:
         original: The program's own instructions.
         sources: The data of the source phase; None without one.
         targets: The data of each target phase, by its name.
-        first: The first population of a phase without source prompts.
+        first: The first population of each phase, source prompts aside, by its name.
         carried: Source prompts at hand.
-        named: What a target phase adds to them, by its name.
+        judged: Ids of the candidates that the source phase has judged; before it, of those that it will.
         session: Opens what surrounds the phases.
         effort: How much each phase does.
     """
@@ -35,9 +35,9 @@ class Work:
     original: Candidate
     sources: PhaseInput | None
     targets: dict[str, PhaseInput]
-    first: list[Candidate]
+    first: dict[str, list[Candidate]]
     carried: list[ScoredCandidate]
-    named: dict[str, list[Candidate]]
+    judged: Set[str]
     session: Session
     effort: Effort
 
@@ -45,12 +45,14 @@ class Work:
     def plans(self) -> list[PhasePlan]:
         """The phases, in order, and what they cost at most."""
         phases = {"source": self.sources} if self.sources is not None else {}
-        carried = self.effort.top_k if self.sources is not None else len(self.carried)
-        sizes = {name: 1 + len(self.named[name]) + carried if carried else len(self.first) for name in self.targets}
+        sizes = {name: len(first) for name, first in self.first.items()}
+        if self.sources is not None or self.carried:
+            carried = self.effort.top_k if self.sources is not None else len(self.carried)
+            sizes |= {name: 1 + carried + len(self._unjudged(name)) for name in self.targets}
         return [
             PhasePlan.of(
                 name,
-                sizes.get(name, len(self.first)),
+                sizes[name],
                 data.search,
                 data.selection,
                 self.effort,
@@ -62,7 +64,22 @@ class Work:
     def after(self, made: SourcePrompts) -> Work:
         """Go on with the outcome of the source phase."""
         carried = made.candidates(self.original, self.effort.top_k)
-        return replace(self, carried=carried, original=made.known(self.original))
+        original = made.known(self.original)
+        return replace(self, carried=carried, original=original, judged=made.judged(original))
+
+    def population(self, target: str) -> list[Candidate]:
+        """List what a target phase begins with: after the original and the source prompts, what is still unjudged.
+
+        That is what says what the sources do not share, the target's allowed answers above all; and everything, where
+        the source phase was broken off before it could judge.
+        """
+        if not self.carried:
+            return self.first[target]
+        carried = [scored.candidate for scored in self.carried]
+        return list(dict.fromkeys([self.original, *carried, *self._unjudged(target)]))
+
+    def _unjudged(self, target: str) -> list[Candidate]:
+        return [candidate for candidate in self.first[target][1:] if candidate.id not in self.judged]
 
 
 def targets_by_name(targets: Mapping[str, Task] | Sequence[Task]) -> dict[str, Task]:

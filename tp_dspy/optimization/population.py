@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate
 
-__all__ = ["GENERAL_INSTRUCTIONS", "Seed", "answer_naming", "first_population", "general_instructions"]
+__all__ = ["GENERAL_INSTRUCTIONS", "Seed", "first_population", "general_instructions"]
 
 Seed = str | Mapping[str, str]
 
@@ -27,38 +27,11 @@ _NAMING_ANSWERS: tuple[str, ...] = (
 
 def general_instructions(answers: Sequence[str] | None) -> list[str]:
     """List the general instructions; with the allowed answers named in some, where they are known."""
-    return [*GENERAL_INSTRUCTIONS, *_naming(answers)]
-
-
-def _naming(answers: Sequence[str] | None) -> list[str]:
     if not answers:
-        return []
+        return [*GENERAL_INSTRUCTIONS]
     *most, last = answers
     words = f"{', '.join(most)} or {last}" if most else last
-    return [text.format(answers=words) for text in _NAMING_ANSWERS]
-
-
-def answer_naming(
-    original: Candidate,
-    answering: str,
-    seeds: Sequence[Seed] | None,
-    answers: Sequence[str] | None,
-    known: Sequence[str] | None,
-) -> list[Candidate]:
-    """List what a target phase adds to the source prompts: the general instructions that name its allowed answers.
-
-    Source prompts cannot name answers that the source tasks do not have.
-
-    Args:
-        original: The program's own instructions.
-        answering: The predictor that gives the answer.
-        seeds: As in `first_population`; an empty sequence means none here either.
-        answers: The allowed answers of the target; None when unknown.
-        known: Those that all source tasks share; where they are the same, the source phase has tried these already.
-    """
-    if (seeds is not None and not seeds) or not answers or set(answers) == set(known or ()):
-        return []
-    return [original.with_instruction(answering, text, "general") for text in _naming(answers)]
+    return [*GENERAL_INSTRUCTIONS, *(text.format(answers=words) for text in _NAMING_ANSWERS)]
 
 
 def first_population(

@@ -101,6 +101,19 @@ class SourcePrompts(Shown, Artifact):
         same = {matched[name]: text for name, text in self.original.instructions.items()} == original.instructions
         return replace(original, prior=self._prior(self.original)) if same else original
 
+    def judged(self, original: Candidate, mapping: Mapping[str, str] | None = None) -> set[str]:
+        """Say which candidates the source phase has judged: all but those that it was broken off with.
+
+        Args:
+            original: The program's own instructions.
+            mapping: As in `candidates`.
+
+        Returns:
+            Their ids, as candidates for the program.
+        """
+        known = [record for record in self.phase.history if record.id not in self.phase.unfinished]
+        return {candidate.id for candidate in self.adapted(known, original, mapping)}
+
     def _prior(self, record: CandidateRecord) -> Belief | None:
         """What a finalist's scores on the source tasks let expect of its score on another task."""
         if record.expected is None:
