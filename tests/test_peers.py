@@ -14,7 +14,7 @@ import pytest
 from dspy.lm15 import ServerError
 
 from programs.benchmarks.peers import __main__ as command
-from programs.benchmarks.peers.bench import Bench, Cell, Setting
+from programs.benchmarks.peers.bench import Bench, Cell, Setting, lms_of
 from programs.benchmarks.peers.figures import Found, Table, read
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
 from programs.benchmarks.peers.methods import METHODS, missing, smallest_budget
@@ -26,6 +26,8 @@ from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
 from tp_dspy import ObjectiveEvaluator
 from tp_dspy.errors import ConfigurationError, DataError, LMUnavailableError, ScoringFailedError
+from tp_dspy.lms.gguf import model_name, resolve_gguf
+from tp_dspy.lms.specs import ANSWER_TOKENS
 from tp_dspy.tasks.catalog import CATALOG, overlapping
 
 BUDGET = 130
@@ -252,6 +254,15 @@ def test_a_metric_that_raises_is_not_taken_for_a_score_of_nothing() -> None:
     run(meter, examples, "Answer only.", world)
     meter.settle()
     assert isinstance(meter.outage, ZeroDivisionError)
+
+
+def test_a_file_that_another_server_has_loaded_counts_as_the_same_lm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("programs.benchmarks.peers.bench.embedded_lm", None)  # none is started
+    scorer, reference = lms_of(Setting("embedded", "embedded", 1, 1, 1, 1), 2, server="http://127.0.0.1:9/v1")
+    assert scorer.model == reference.model == f"openai/{model_name(resolve_gguf(None))}"
+    assert {lm.kwargs["api_base"] for lm in (scorer, reference)} == {"http://127.0.0.1:9/v1"}
+    assert scorer.kwargs["logprobs"] and scorer.kwargs["max_tokens"] == ANSWER_TOKENS
+    assert (scorer.kwargs["temperature"], reference.kwargs["temperature"]) == (0.0, 1.0)
 
 
 def test_an_optimiser_whose_budget_is_too_small_is_left_out(

@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], task
     """Run what is missing."""
     # What an LM has said once is asked for no more, by whichever optimiser.
     dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
-    bench = Bench(setting, args.out, args.threads, args.lm_threads, tasks=tasks)
+    bench = Bench(setting, args.out, args.threads, args.lm_threads, args.server, tasks=tasks)
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     # Seed by seed and target by target, so that a table that was broken off compares the methods on the same.
     todo = [
@@ -97,6 +97,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="default 3; 1 with --quick")
     parser.add_argument("--threads", type=int, default=4, help="concurrent calls (default 4)")
     parser.add_argument("--lm-threads", type=int, help="CPU threads of a local LM; 1 where other work goes on")
+    parser.add_argument("--server", help="URL of a llama.cpp server that has loaded the local LM's file, with its /v1")
     parser.add_argument("--table", action="store_true", help="run nothing: the tables of the cells that are there")
     parser.add_argument("--cells", type=Path, help="a file of cells, one in a line, in the place of --out's")
     parser.add_argument("--minutes", type=float, help="begin no further cell after so many")

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target
 from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, TransferPromptingError
+from tp_dspy.lms.gguf import model_name, resolve_gguf
 from tp_dspy.lms.specs import ANSWER_TOKENS, is_local
 from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.runs.folders import file_name, write_whole
@@ -89,6 +91,7 @@ class Bench:
         out: Where they are kept: outcomes, never questions.
         threads: Concurrent calls.
         lm_threads: CPU threads of a local LM; by default all.
+        server: As in `lms_of`.
         lms: Scorer and reference LM at hand, in the place of those that the setting names.
         tasks: Tasks at hand by name; others are loaded by their names.
     """
@@ -99,6 +102,7 @@ class Bench:
         out: Path,
         threads: int,
         lm_threads: int | None = None,
+        server: str | None = None,
         lms: tuple[dspy.LM, dspy.LM] | None = None,
         tasks: Mapping[str, Task] | None = None,
     ) -> None:
@@ -106,7 +110,7 @@ class Bench:
         self.folder = out / setting.key
         self.tasks = dict(tasks or {})
         self.objective = ObjectiveEvaluator()
-        self.scorer, self.reference = lms or lms_of(setting, threads, lm_threads)
+        self.scorer, self.reference = lms or lms_of(setting, threads, lm_threads, server)
         self.reference.is_reference = True
 
     def known(self, cell: Cell, target: Target) -> dict[str, Any] | None:
@@ -279,19 +283,40 @@ class Bench:
             yield
 
 
-def lms_of(setting: Setting, threads: int, lm_threads: int | None) -> tuple[dspy.LM, dspy.LM]:
-    """Make scorer and reference LM of a setting."""
-    local = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
-    scorer = _lm(setting.scorer, ANSWER_TOKENS, local, logprobs=True, top_logprobs=10)
+def lms_of(
+    setting: Setting, threads: int, lm_threads: int | None = None, server: str | None = None
+) -> tuple[dspy.LM, dspy.LM]:
+    """Make scorer and reference LM of a setting.
+
+    Args:
+        setting: Names them.
+        threads: Concurrent calls.
+        lm_threads: CPU threads of a local LM; by default all.
+        server: Where a llama.cpp server listens that has loaded the local file, such as ``http://127.0.0.1:8080/v1``:
+            one that was built for this machine's CPU is several times as fast as what is installed. It counts as the
+            same LM.
+    """
+    local: dict[str, Any] = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
+
+    def make(spec: str, max_tokens: int, **settings: Any) -> dspy.LM:
+        if not is_local(spec):
+            return dspy.LM(spec, **settings)
+        file = None if spec == "embedded" else spec
+        if server is None:
+            # With the same settings for both roles, so that one server does for both.
+            return embedded_lm(file, max_tokens=max_tokens, **local, **settings)
+        settings = {"temperature": 0.0, "engine": "lm15"} | settings
+        return dspy.LM(
+            f"openai/{model_name(resolve_gguf(file))}",
+            api_base=server,
+            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            max_tokens=max_tokens,
+            **settings,
+        )
+
     tokens = _FEWER_TOKENS if setting.reference == "embedded" else _INSTRUCTION_TOKENS
-    return scorer, _lm(setting.reference, tokens, local, temperature=1.0)
-
-
-def _lm(spec: str, max_tokens: int, local: Mapping[str, Any], **settings: Any) -> dspy.LM:
-    """Make an LM; local ones with the same settings, so that one server does for both roles."""
-    if not is_local(spec):
-        return dspy.LM(spec, **settings)
-    return embedded_lm(None if spec == "embedded" else spec, max_tokens=max_tokens, **local, **settings)
+    scorer = make(setting.scorer, ANSWER_TOKENS, logprobs=True, top_logprobs=10)
+    return scorer, make(setting.reference, tokens, temperature=1.0)
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ def main() -> None:
     if not args.table:
         dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
         study = Study(
-            *lms_of(setting, args.threads, args.lm_threads),
+            *lms_of(setting, args.threads, args.lm_threads, args.server),
             args.threads,
             args.examples,
             args.questions,
@@ -235,6 +235,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--lm-threads", type=int)
+    parser.add_argument("--server", help="URL of a llama.cpp server that has loaded the local LM's file, with its /v1")
     parser.add_argument("--table", action="store_true", help="run nothing: the table of the cells that are there")
     parser.add_argument("--out", type=Path, default=Path("runs/proposals"))
     args = parser.parse_args()
