@@ -382,7 +382,8 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = {"law": QUICK[0].name, "medicine": QUICK[1].name}
-    kept = [one | {"target": names[one["target"]]} for one in cells() if one["target"] in names]
+    failed = "failed, after 4 errors (ValueError: cannot read 'a question: of mine')"
+    kept = [one | {"target": names[one["target"]], "ended": failed} for one in cells() if one["target"] in names]
     file = tmp_path / "cells.jsonl"
     file.write_text("\n".join(json.dumps(one) for one in kept))
     assert read(file) == kept
@@ -391,11 +392,18 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     monkeypatch.setattr("sys.argv", [*arguments, "--methods", "original", "gepa", "at_hand"])
     command.main()
     shown = capsys.readouterr().out
-    assert "0 of 4 |" in shown and "with errors: compiles in which the optimiser" in shown
+    assert "4 of 4 |" in shown and "with errors: compiles in which the optimiser" in shown
     assert "| Transfer-Prompting, source prompts at hand | 32 | 0.75 | 0.12 |" in shown
     assert "| dspy.GEPA |" in shown and "won : tied : lost" in shown and "4 : 0 : 0" in shown
     written = sorted(path.name for path in tmp_path.glob("*/tables/*"))
     assert written == ["curve.png", "curve.svg", "table.csv", "table.json", "table.md", "table.tex"]
+    # What is passed on makes the same table, and quotes nobody.
+    passed = tmp_path / "passed" / "cells.jsonl"
+    monkeypatch.setattr("sys.argv", [*arguments, "--methods", "original", "gepa", "at_hand", "--keep", str(passed)])
+    command.main()
+    assert not any(one["prompts"] for one in read(passed)) and all(one["prompts"] for one in kept)
+    assert {one["ended"] for one in read(passed)} == {"failed, after 4 errors (ValueError)"}
+    assert markdown(Table(read(passed), list(METHODS))) == markdown(Table(kept, list(METHODS)))
 
 
 def test_every_form_has_the_figures(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import dspy
 
 from programs.benchmarks.peers import methods
 from programs.benchmarks.peers.bench import Bench, Cell, Setting
-from programs.benchmarks.peers.figures import Table, read
+from programs.benchmarks.peers.figures import Table, keep, read
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target
 from programs.benchmarks.peers.tables import markdown, write
 from programs.benchmarks.peers.unseen import unseen
@@ -38,11 +38,15 @@ def main() -> None:
         _run(args, setting, targets, {target.name: task for target, task in found})
     place = args.cells or args.out / setting.key
     cells = read(place) if place.exists() else []
-    table = Table([cell for cell in cells if cell["target"] in {t.name for t in targets}], args.methods)
+    shown = {target.name for target in targets}
+    table = Table([cell for cell in cells if cell["target"] in shown], args.methods)
     if not table.blocks:
         raise SystemExit(f"{place.as_posix()} has no target and seed that all of --methods were run on.")
     print(markdown(table))
     written = write(table, args.out / setting.key / "tables")
+    if args.keep is not None:
+        keep([found.cell for method in table.found.values() for found in method.values()], args.keep)
+        written.append(args.keep)
     _say(f"Written: {', '.join(path.as_posix() for path in written)}")
 
 
@@ -100,6 +104,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--server", help="URL of a llama.cpp server that has loaded the local LM's file, with its /v1")
     parser.add_argument("--table", action="store_true", help="run nothing: the tables of the cells that are there")
     parser.add_argument("--cells", type=Path, help="a file of cells, one in a line, in the place of --out's")
+    parser.add_argument("--keep", type=Path, help="write the cells to such a file, without the prompts")
     parser.add_argument("--minutes", type=float, help="begin no further cell after so many")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="default runs/peers")
     args = parser.parse_args()

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from scipy import stats
 
 from tp_dspy import ObjectiveEvaluator
+from tp_dspy.runs.folders import write_whole
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.resampling import bootstrap_weights
 
-__all__ = ["METRICS", "Difference", "Found", "Mean", "Ranks", "Table", "read"]
+__all__ = ["METRICS", "Difference", "Found", "Mean", "Ranks", "Table", "keep", "read"]
 
 METRICS = ("score", "ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative")
 _RESAMPLES = 1000
@@ -213,6 +214,20 @@ def read(source: Path) -> list[dict[str, Any]]:
     if source.is_dir():
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(source.glob("*.json"))]
     return [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def keep(cells: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Write cells to a file that can be passed on, one in a line: all figures, and no text.
+
+    Prompts and errors of an optimiser may quote its examples. Confidences have four digits.
+    """
+    lines = []
+    for cell in cells:
+        rounded = [[[*o[:3], o[3] if o[3] is None else round(o[3], 4)] for o in one] for one in cell["outcomes"]]
+        said, told, _ = cell["ended"].partition(": ")
+        bare = {**cell, "outcomes": rounded, "prompts": [], "ended": said + ")" if told else said}
+        lines.append(json.dumps(bare, separators=(",", ":")) + "\n")
+    write_whole(file, "".join(lines).encode())
 
 
 def _mean(values: Mapping[tuple[str, int], tuple[float, FloatArray]]) -> Mean:
