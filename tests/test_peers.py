@@ -19,23 +19,24 @@ from programs.benchmarks.peers.figures import Found, Table, read
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
 from programs.benchmarks.peers.methods import METHODS, missing, smallest_budget
 from programs.benchmarks.peers.student import Answer
-from programs.benchmarks.peers.suite import QUICK, SUITE, Target
+from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
 from programs.benchmarks.peers.tables import all_tables, as_json, markdown, write
 from programs.benchmarks.peers.unseen import unseen
 from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
-from tp_dspy import ObjectiveEvaluator
+from tp_dspy import ObjectiveEvaluator, Task
 from tp_dspy.errors import ConfigurationError, DataError, LMUnavailableError, ScoringFailedError
 from tp_dspy.lms.gguf import model_name, resolve_gguf
 from tp_dspy.lms.specs import ANSWER_TOKENS
 from tp_dspy.tasks.catalog import CATALOG, overlapping
+from tp_dspy.tasks.loading import load_task
 
 BUDGET = 130
 SETTING = Setting("scripted", "scripted", BUDGET, 40, 8, 12)
 TARGET = Target("finance", ("law", "medicine"), "Answer calmly stepwise precisely only.", "financial")
 PEERS = ("copro", "miprov2", "gepa", "simba")
 OURS = ("general", "opro", "scratch", "at_hand")
-VARIANTS = ("one_stage", "no_racing", "one_source", "top_1", "accuracy", "no_general", "no_description")
+VARIANTS = ("one_stage", "no_racing", "one_source", "top_1", "accuracy", "no_general", "described")
 VARIANTS += ("hidden_scores", "before", "end", "answer")
 
 
@@ -303,6 +304,27 @@ def test_the_suite_keeps_sources_and_targets_apart_and_knows_its_names() -> None
         assert all(name in CATALOG for name in (target.name, *target.sources))
         assert not set(overlapping(target.name)) & set(target.sources)
     assert len(QUICK) == 2
+
+
+def test_the_program_of_every_optimiser_knows_the_allowed_answers() -> None:
+    asked = dspy.Example(question="Which way?", answer="up", choices=["up", "down"]).with_inputs("question")
+    lettered = dspy.Example(question="Which?\nA. 1\nB. 2", answer="A", choices=["A", "B"], options=["1", "2"])
+    free = dspy.Example(question="Who?", answer="Ada").with_inputs("question")
+    made = listed(
+        Task("mixed", train=[asked, lettered.with_inputs("question"), free], test=[asked.copy(question="Now?")])
+    )
+    questions = [example.inputs()["question"] for example in (*made.train, *made.test)]
+    assert questions == [
+        "Which way?\nOptions: up, down",
+        "Which?\nA. 1\nB. 2",
+        "Who?",
+        "Now?\nOptions: up, down",
+    ]
+    shown: list[str] = []
+    for name in (QUICK[0].name, "starter/medical:choice"):
+        example = listed(load_task(name, seed=0)).train[0]
+        shown.append(example.inputs()["question"])
+    assert shown[0].endswith("\nOptions: yes, no") and "Options:" not in shown[1] and "\nA. " in shown[1]
 
 
 def test_data_that_was_never_seen_is_read_from_a_folder(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import dspy
 from programs.benchmarks.peers import methods
 from programs.benchmarks.peers.bench import Bench, Cell, Setting
 from programs.benchmarks.peers.figures import Table, keep, read
-from programs.benchmarks.peers.suite import QUICK, SUITE, Target
+from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
 from programs.benchmarks.peers.tables import markdown, write
 from programs.benchmarks.peers.unseen import unseen
 from tp_dspy import Task
@@ -35,7 +35,7 @@ def main() -> None:
         raise SystemExit("Nobody wrote a prompt for what --held-out names: leave by_hand out of --methods.")
     setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.replies, args.examples, args.test)
     if not args.table:
-        _run(args, setting, targets, {target.name: task for target, task in found})
+        _run(args, setting, targets, {target.name: listed(task) for target, task in found})
     place = args.cells or args.out / setting.key
     cells = read(place) if place.exists() else []
     shown = {target.name for target in targets}

@@ -22,7 +22,7 @@ from dspy.utils.exceptions import is_retryable_lm_error
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
 from programs.benchmarks.peers.methods import METHODS, OURS, OURS_VERSION, TOP_K, Job, source_examples
 from programs.benchmarks.peers.student import Answer
-from programs.benchmarks.peers.suite import Target
+from programs.benchmarks.peers.suite import Target, listed
 from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, TransferPromptingError
 from tp_dspy.lms.gguf import model_name, resolve_gguf
@@ -244,7 +244,7 @@ class Bench:
 
     def _examples(self, name: str, seed: int) -> tuple[Task, list[dspy.Example]]:
         """Draw a compile's examples by the seed; the held-out questions are the same for all seeds."""
-        task = (self.tasks.get(name) or load_task(name, seed=0)).split_validation(seed=0)
+        task = (self.tasks.get(name) or listed(load_task(name, seed=0))).split_validation(seed=0)
         size = self.setting.examples
         drawn = [stratified_order(split, seed=seed)[:size] for split in (task.train, task.validation)]
         about: dict[str, Any] = {"domain": task.domain, "description": task.description, "answers": task.answers}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["QUICK", "SUITE", "Target"]
+import dspy
+
+from tp_dspy import Task
+
+__all__ = ["QUICK", "SUITE", "Target", "listed"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,24 @@ QUICK: tuple[Target, ...] = (
     ),
 )
 """Two targets that ship with the library, for a first look without any download."""
+
+
+def listed(task: Task) -> Task:
+    """Write the allowed answers below each question that does not list them.
+
+    So the program of every optimiser knows them. A table in which some could name them, and others had to find out,
+    would compare just that.
+    """
+
+    def shown(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
+        return [
+            # Lettered options are part of the question already.
+            example
+            if example.get("options") or not example.get("choices")
+            else example.copy(question=f"{example.question}\nOptions: {', '.join(example.choices)}")
+            for example in examples
+        ]
+
+    about = {"domain": task.domain, "description": task.description, "answers": task.answers}
+    splits = {"train": shown(task.train), "validation": shown(task.validation), "test": shown(task.test)}
+    return Task(task.name, **splits, **about)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ calls: distinct pairs of prompt and example that were paid for; runs: of the pro
 reference LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a
 rule because it could not read a reply; it was begun anew, up to three times, and what it had measured best counts, or
 else the original prompt. Source prompts at hand were made before, with a budget as large, which is not counted.
-Ours, OPRO and CAPO are told in a sentence what the task is; the others have no place for it."""
+All have the same: a program whose questions list the allowed answers, and examples; nobody is told what the task is."""
 _PEERS = ("copro", "miprov2", "gepa", "simba", "capo")
 
 

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from programs.benchmarks.peers.bench import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
+from programs.benchmarks.peers.suite import listed
 from programs.benchmarks.proposals.ways import WAYS
 from tp_dspy import ObjectiveEvaluator, Task
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
@@ -212,7 +213,7 @@ def main() -> None:
         )
         for seed in range(args.seeds):
             for name in args.tasks:
-                task = load_task(name, seed=0)
+                task = listed(load_task(name, seed=0))
                 for way in args.ways:
                     path = folder / f"{file_name(name)}-{way}-{seed}.json"
                     if path.exists():
