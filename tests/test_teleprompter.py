@@ -32,6 +32,7 @@ from tp_dspy.errors import (
     ProgramError,
     SplitOverlapWarning,
 )
+from tp_dspy.optimization.candidates import Candidate
 from tp_dspy.optimization.racing import FullScoring
 
 
@@ -420,6 +421,8 @@ def test_the_target_phase_names_answers_that_the_sources_do_not_have() -> None:
 
 def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judging() -> None:
     world = World(3)
+    lm = world.scorer_lm()
+    world.scorer_lm = lambda: lm  # type: ignore[method-assign]
     sources = [world.task(name, train=12, validation=12) for name in ("medicine", "law")]
     target = world.task("finance", train=8, validation=8)
     seeds = ["Answer calmly.", "Answer stepwise."]
@@ -429,18 +432,48 @@ def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judgin
         made = tp.compile(student(), trainset=target.train, valset=target.validation, source_prompts=prompts)
         return [(entry.origin, entry.instructions["self"]) for entry in made.detailed_results.target.history]
 
-    def made(**settings: object) -> SourcePrompts:
+    def made(tasks: list[Task] = sources, **settings: object) -> SourcePrompts:
         tp = optimiser(world, rounds=0, seed_instructions=seeds, **settings)
-        return tp.construct_source_prompts(student(), source_tasks=sources)
+        return tp.construct_source_prompts(student(), source_tasks=tasks)
 
-    given = [text for origin, text in first(made(stop=[ScorerCalls(20)]), seed_instructions=seeds) if origin == "seed"]
-    assert given == seeds
-    # A whole source phase has judged them: the best come as source prompts, and the others not at all.
-    whole = made(racing=FullScoring())
-    again = first(whole, seed_instructions=seeds)
-    assert {origin for origin, _ in again} == {"original", "source"}
+    # Broken off before it had met anybody.
+    broken = made(stop=[ScorerCalls(20)])
+    assert not broken.phase.history
+    assert [text for origin, text in first(broken, seed_instructions=seeds) if origin == "seed"] == seeds
+    # After it had begun with all, and dropped some.
+    begun = made(stop=[ScorerCalls(104)])
+    texts = {record.id: record.instructions["self"] for record in begun.phase.history}
+    unfinished = {texts[id] for id in begun.phase.unfinished} - {"Answer."}
+    carried = {record.instructions["self"] for record in begun.prompts} - {"Answer."}
+    tried = {text for origin, text in first(begun, seed_instructions=seeds) if origin != "original"}
+    assert unfinished - carried and tried == unfinished | carried
+    assert {texts[id] for id in begun.phase.dropped} - tried, "judged, and not carried over"
+    # A whole source phase has judged them: the best comes as a source prompt, and the other not at all.
+    whole = made(racing=FullScoring(), top_k=1)
+    again = first(whole, seed_instructions=seeds, top_k=1)
+    assert sorted(origin for origin, _ in again) == ["original", "source"]
     # What one gives beside source prompts is tried, as they do not hold it.
-    assert ("seed", "Answer precisely.") in first(whole, seed_instructions=["Answer precisely."])
+    assert ("seed", "Answer precisely.") in first(whole, seed_instructions=["Answer precisely."], top_k=1)
+    # Another LM may think otherwise of what this one dropped.
+    other = whole.model_copy(update={"settings": {**whole.settings, "scorer_lm": "another"}})
+    assert {*seeds} < {text for _, text in first(other, seed_instructions=seeds, top_k=1)}
+
+
+def test_what_was_judged_on_other_tasks_only_is_not_judged() -> None:
+    world = World(3)
+
+    def made(name: str, seed: str) -> SourcePrompts:
+        tp = optimiser(world, rounds=0, seed_instructions=["Answer calmly.", seed], racing=FullScoring())
+        task = world.task(name, train=12, validation=12)
+        task = Task(name, train=task.train, validation=task.validation, domain=name)
+        return tp.construct_source_prompts(student(), source_tasks=[task])
+
+    both = made("medicine", "Answer stepwise.").merge(made("law", "Answer precisely."))
+    own = Candidate({"self": "Answer."}, "original")
+    ids = {text: own.with_instruction("self", text).id for text in ("Answer stepwise.", "Answer precisely.")}
+    assert both.judged(own) >= set(ids.values())
+    assert ids["Answer stepwise."] not in both.filter(domains=["law"]).judged(own)
+    assert ids["Answer precisely."] in both.filter(domains=["law"]).judged(own)
 
 
 def test_what_earlier_optimisers_left_on_a_program_is_neither_copied_nor_counted() -> None:

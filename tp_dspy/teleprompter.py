@@ -370,18 +370,20 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         original, answering = read_program(student, self.objective.answers)
         student = without_rivals(student)
         phases = ({"source": sources} if sources is not None else {}) | dict(targets)
-        first = {
-            name: first_population(original, answering, self.seed_instructions, shared_answers(data.briefs))
-            for name, data in phases.items()
-        }
+        answers = {name: shared_answers(data.briefs) for name, data in phases.items()}
+        shared = answers.get("source")
+        # The same answers in another order are no other instruction.
+        named = {name: shared if shared and set(own or ()) == set(shared) else own for name, own in answers.items()}
+        first = {n: first_population(original, answering, self.seed_instructions, own) for n, own in named.items()}
         carried: list[ScoredCandidate] = []
         judged = {candidate.id for candidate in first.get("source", ())}
         if source_prompts is not None:
             self._tell_of_another_lm(source_prompts)
             carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
-            judged = source_prompts.judged(original, self.mapping)
+            judged = source_prompts.judged(original, self.mapping) if self._judges_like(source_prompts) else set()
             original = source_prompts.known(original, self.mapping)
-        examples = [example for data in phases.values() for example in data.examples]
+        panels = [*targets.values(), *([sources] if sources is not None else [])]
+        examples = [example for panel in panels for example in panel.examples]
         self.objective.check(student, examples)
 
         extra: list[Any] = [source_prompts.model_dump(mode="json") if source_prompts is not None else None]
@@ -481,6 +483,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             prompts.save(self.run_dir / "source_prompts.json")
         self.tell(Constructed("source", prompts))
         return prompts
+
+    def _judges_like(self, source_prompts: SourcePrompts) -> bool:
+        """Say whether what a source phase thought little of would be thought little of here."""
+        made, now = plain(source_prompts.settings), plain(self._settings())
+        return all(made.get(name) == now[name] for name in ("scorer_lm", "objective"))
 
     def _tell_of_another_lm(self, source_prompts: SourcePrompts) -> None:
         made, now = source_prompts.settings.get("scorer_lm"), self._settings()["scorer_lm"]

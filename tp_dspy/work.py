@@ -43,7 +43,7 @@ class Work:
 
     @property
     def plans(self) -> list[PhasePlan]:
-        """The phases, in order, and what they cost at most."""
+        """The phases, in order, and what they cost at most; a source phase is taken to judge what it begins with."""
         phases = {"source": self.sources} if self.sources is not None else {}
         sizes = {name: len(first) for name, first in self.first.items()}
         if self.sources is not None or self.carried:

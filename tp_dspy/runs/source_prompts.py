@@ -102,7 +102,7 @@ class SourcePrompts(Shown, Artifact):
         return replace(original, prior=self._prior(self.original)) if same else original
 
     def judged(self, original: Candidate, mapping: Mapping[str, str] | None = None) -> set[str]:
-        """Say which candidates the source phase has judged: all but those that it was broken off with.
+        """Say which candidates the source phase has judged, on tasks that are still here, and not only begun to.
 
         Args:
             original: The program's own instructions.
@@ -111,7 +111,9 @@ class SourcePrompts(Shown, Artifact):
         Returns:
             Their ids, as candidates for the program.
         """
-        known = [record for record in self.phase.history if record.id not in self.phase.unfinished]
+        begun = set(self.phase.unfinished)
+        met = [record for record in self.phase.history if any(metrics.n for metrics in record.by_task.values())]
+        known = [record for record in met if record.id not in begun]
         return {candidate.id for candidate in self.adapted(known, original, mapping)}
 
     def _prior(self, record: CandidateRecord) -> Belief | None:
@@ -276,8 +278,9 @@ def _merged(first: SourcePrompts, second: SourcePrompts) -> SourcePrompts:
     phase = PhaseRecord(
         ranked=ranked,
         history=history,
-        dropped=[*first.phase.dropped, *(id for id in second.phase.dropped if id not in old)],
-        unfinished=[*first.phase.unfinished, *(id for id in second.phase.unfinished if id not in old)],
+        # What either has not met whole: the score of both is on fewer examples than others have.
+        dropped=list(dict.fromkeys([*first.phase.dropped, *second.phase.dropped])),
+        unfinished=list(dict.fromkeys([*first.phase.unfinished, *second.phase.unfinished])),
         proposals=[*first.phase.proposals, *second.phase.proposals],
         stopped="merged",
         scorer_usage=first.phase.scorer_usage + second.phase.scorer_usage,

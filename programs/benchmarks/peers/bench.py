@@ -136,8 +136,8 @@ class Bench:
         sources = [self._examples(name, cell.seed)[0] for name in target.sources]
         parts = [[fingerprint(e) for e in (*task.train, *task.validation)] for task in (given, *sources)]
         known = [*parts, [fingerprint(e) for e in test], self.scorer.model, self.reference.model]
-        if cell.method in OURS:
-            # It changes as the library does; its source prompts with it.
+        if cell.method in (*OURS, "capo"):
+            # It changes as this code does; its source prompts with it.
             known.append([OURS_VERSION, TOP_K])
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
@@ -294,8 +294,18 @@ def lms_of(
         lm_threads: CPU threads of a local LM; by default all.
         server: Where a llama.cpp server listens that has loaded the local file, such as ``http://127.0.0.1:8080/v1``:
             one that was built for this machine's CPU is several times as fast as what is installed. It counts as the
-            same LM.
+            same LM. Its key is taken from ``LLAMA_API_KEY``.
+
+    Raises:
+        ConfigurationError: If there is a server, and not one local file that it could have loaded.
     """
+    files = {
+        resolve_gguf(None if lm == "embedded" else lm) for lm in (setting.scorer, setting.reference) if is_local(lm)
+    }
+    if server is not None and len(files) != 1:
+        raise ConfigurationError(
+            f"--server has loaded one file, and the local LMs are {sorted(map(str, files)) or 'none'}; expected one."
+        )
     local: dict[str, Any] = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
 
     def make(spec: str, max_tokens: int, **settings: Any) -> dspy.LM:
@@ -309,7 +319,7 @@ def lms_of(
         return dspy.LM(
             f"openai/{model_name(resolve_gguf(file))}",
             api_base=server,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            api_key=os.environ.get("LLAMA_API_KEY", "none"),
             max_tokens=max_tokens,
             **settings,
         )

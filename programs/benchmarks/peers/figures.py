@@ -219,13 +219,12 @@ def read(source: Path) -> list[dict[str, Any]]:
 def keep(cells: Iterable[Mapping[str, Any]], file: Path) -> None:
     """Write cells to a file that can be passed on, one in a line: all figures, and no text.
 
-    Prompts and errors of an optimiser may quote its examples. Confidences have four digits.
+    Prompts and errors of an optimiser may quote its examples.
     """
     lines = []
     for cell in cells:
-        rounded = [[[*o[:3], o[3] if o[3] is None else round(o[3], 4)] for o in one] for one in cell["outcomes"]]
         said, told, _ = cell["ended"].partition(": ")
-        bare = {**cell, "outcomes": rounded, "prompts": [], "ended": said + ")" if told else said}
+        bare = {**cell, "prompts": [], "ended": said + ")" if told else said}
         lines.append(json.dumps(bare, separators=(",", ":")) + "\n")
     write_whole(file, "".join(lines).encode())
 

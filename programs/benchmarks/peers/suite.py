@@ -100,7 +100,7 @@ QUICK: tuple[Target, ...] = (
 
 
 def listed(task: Task) -> Task:
-    """Write the allowed answers below each question that does not list them.
+    """Write the allowed answers below each question that does not list options.
 
     So the program of every optimiser knows them. A table in which some could name them, and others had to find out,
     would compare just that.
@@ -108,9 +108,9 @@ def listed(task: Task) -> Task:
 
     def shown(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
         return [
-            # Lettered options are part of the question already.
+            # Lettered options are part of the question already, and others may be.
             example
-            if example.get("options") or not example.get("choices")
+            if example.get("options") or not example.get("choices") or "\nOptions:" in example.question
             else example.copy(question=f"{example.question}\nOptions: {', '.join(example.choices)}")
             for example in examples
         ]

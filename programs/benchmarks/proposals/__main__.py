@@ -52,6 +52,8 @@ CONFIRM = (
 """Tasks to see whether it holds. None of either is a target of the table of peers."""
 
 _MOST_FAILURES = 6
+# Of the questions and the ways; to be raised when cells that were kept can no longer be compared with new ones.
+_VERSION = 2
 
 
 @dataclass
@@ -201,7 +203,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     setting = Setting(args.lm, args.reference_lm or args.lm, 0, args.replies, args.examples, args.questions)
-    folder = args.out / setting.key
+    folder = args.out / f"{setting.key}-{_VERSION}"
     if not args.table:
         dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
         study = Study(
