@@ -29,7 +29,6 @@ from tp_dspy.errors import ConfigurationError, DataError, LMUnavailableError, Sc
 from tp_dspy.lms.gguf import model_name, resolve_gguf
 from tp_dspy.lms.specs import ANSWER_TOKENS
 from tp_dspy.tasks.catalog import CATALOG, overlapping
-from tp_dspy.tasks.loading import load_task
 
 BUDGET = 130
 SETTING = Setting("scripted", "scripted", BUDGET, 40, 8, 12)
@@ -187,6 +186,14 @@ def test_scores_can_be_hidden_from_the_reference_lm(bench: Callable[..., Bench])
         assert all("worst first" in prompt for prompt in asked)
 
 
+def test_the_target_is_described_in_an_ablation_only(bench: Callable[..., Bench]) -> None:
+    for name in ("one_stage", "described"):
+        made = bench()
+        made.run(Cell("finance", name, 0), TARGET)
+        asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
+        assert asked and all(("lettered questions about" in prompt) == (name == "described") for prompt in asked)
+
+
 def test_prompts_that_are_not_searched_for_cost_nothing(bench: Callable[..., Bench]) -> None:
     made = bench()
     original = made.run(Cell("finance", "original", 0), TARGET)
@@ -320,10 +327,9 @@ def test_the_program_of_every_optimiser_knows_the_allowed_answers() -> None:
         "Who?",
         "Now?\nOptions: up, down",
     ]
-    shown: list[str] = []
-    for name in (QUICK[0].name, "starter/medical:choice"):
-        example = listed(load_task(name, seed=0)).train[0]
-        shown.append(example.inputs()["question"])
+    world = World(1)
+    made = Bench(SETTING, Path(), threads=1, lms=(world.scorer_lm(), world.reference_lm()))
+    shown = [made._examples(name, 0)[1][0].question for name in (QUICK[0].name, "starter/medical:choice")]
     assert shown[0].endswith("\nOptions: yes, no") and "Options:" not in shown[1] and "\nA. " in shown[1]
 
 
