@@ -16,7 +16,7 @@ EXAMPLES = [
     "The company said that its net sales fell by 4 % to 12 million euros in the second quarter.",
 ]
 REFERENCE = ReferencePrompt((TaskBrief("t", "", None, None, ()),), ("answer",))
-GUARD = Guard(EXAMPLES, prompt=REFERENCE.fixed_text(), labels={"Question", "Patient note"})
+GUARD = Guard(EXAMPLES, prompt=REFERENCE.fixed_text(), labels={"Question", "Patient note"}, answers={"Answer"})
 
 GOOD = [
     "Answer yes or no.",
@@ -34,6 +34,10 @@ GOOD = [
     "Think step by step, then, on the last line, write the answer in the form `Answer: X`.",
     "Rate how sure you are with a score from 0 to 100, and give the answer first.",
     "- Question: what is to be answered\n- Answer: one letter, A to D\nFill in the answer.",
+    "Compare the options: the best one wins.\n\nReply in this form.\nAnswer: <letter>\nExplanation: <one sentence>",
+    "Weigh the choices: each may be right. Reply with the line\nAnswer: X",
+    "Answer: yes or no.",
+    "Write two lines:\nAnswer: the letter\nExplanation: one sentence",
     "请只回答一个字母: A、B、C 或 D。",
     "Act as a careful lawyer. Consider the rule, apply the rule to the facts, and consider the exceptions to the rule. "
     "State whether the rule applies: yes or no. Do not restate the facts, do not cite cases, and do not hedge. If the "
@@ -58,6 +62,9 @@ JUNK = [
     ("Question: What is the capital of France?\nA. Paris\nB. Rome", "item"),
     ("**Question:** What is the capital of France?", "item"),
     ("Patient note: cough since Monday", "item"),
+    ("Is the text about law? Options: Legal, Other.\nAnswer: Legal", "item"),
+    ("Look for matches.\n**Options:** Yes, No\n\n**Answer:** Yes", "item"),
+    ("Be exact.\nAnswer: Legal\nExplanation: The item asks about a court and so it is a legal matter.", "item"),
     ("Where the best of them failed: it did not say what to do.", "request"),
     ("Instructions tried so far with their scores, from 0 to 100: none.", "request"),
     ("Write one new instruction, different from those above, that will score higher.", "request"),

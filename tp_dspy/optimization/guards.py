@@ -134,11 +134,18 @@ class Guard:
         examples: Texts of training examples; an instruction that copies from one only fits that one.
         prompt: The fixed text of the reference prompt, line by line; weak LMs hand parts of it back.
         labels: Field labels such as "Question"; a text with such a line is an item, not an instruction.
+        answers: Labels of answer fields; so is one in which options or an explanation stand beside such a line.
         limit: Longest instruction, in characters.
     """
 
     def __init__(
-        self, examples: Iterable[str], *, prompt: str = "", labels: Collection[str] = (), limit: int = 1500
+        self,
+        examples: Iterable[str],
+        *,
+        prompt: str = "",
+        labels: Collection[str] = (),
+        answers: Collection[str] = (),
+        limit: int = 1500,
     ) -> None:
         copied = set(_telling(list(examples)))
         # Short texts hold no long n-gram; they are looked for whole.
@@ -150,6 +157,7 @@ class Guard:
         names = "|".join(map(re.escape, sorted(labels)))
         # Not behind a dash or a quote: there an instruction explains what the label means.
         self._item = re.compile(rf"^[\s#>*_]*(?:{names})[*_]*\s*:", re.I | re.M) if labels else None
+        self._solved = _solved(answers) if answers else None
         self._limit = limit
 
     def reject(self, text: str, known: Collection[str]) -> str | None:
@@ -175,7 +183,7 @@ class Guard:
             return "it still carries a marker"
         if all(_SCORE_TALK.fullmatch(sentence) for sentence in _SENTENCE_ENDS.split(text.strip())):
             return "it is a score, not an instruction"
-        if _QUOTED_ITEM.search(text) or (self._item and self._item.search(text)):
+        if any(pattern and pattern.search(text) for pattern in (_QUOTED_ITEM, self._item, self._solved)):
             return "it is an item, not an instruction"
         if _QUOTED_HISTORY.search(text):
             return "it quotes the history"
@@ -201,6 +209,17 @@ class Guard:
         if grams & self._prompt or any(f" {heading} " in f" {plain} " for heading in self._headings):
             return "it repeats the request"
         return None
+
+
+def _solved(answers: Collection[str]) -> re.Pattern[str]:
+    """Find an item made up and answered: "Options: ..." above "Answer: ...", or that above "Explanation: ..." in prose.
+
+    Placeholders in brackets are a form to be filled in, not an answer.
+    """
+    line = rf"[\s#>*_]*(?:{'|'.join(map(re.escape, sorted(answers)))})[*_]*[ \t]*:[*_ \t]*[^\s<\[{{(][^\n]*"
+    options = rf"(?:^|(?<=[.?!])[ \t])[\s#>*_]*(?:options|choices)\s*:[^\n]+\n{line}"
+    explained = rf"^{line}\n[\s#>*_]*(?:explanation|reasoning|rationale)[*_]*[ \t]*:[*_\s]*(?:[^\s<\[{{]+\s+){{7}}"
+    return re.compile(rf"{options}|{explained}", re.I | re.M)
 
 
 def _variety(text: str) -> float:

@@ -96,7 +96,9 @@ class Proposer:
                 for example in brief.exemplars
                 for value in example.inputs().toDict().values()
             ]
-            self._guards[name] = Guard(texts, prompt=prompt.fixed_text(), labels=prompt.labels())
+            self._guards[name] = Guard(
+                texts, prompt=prompt.fixed_text(), labels=prompt.labels(), answers=prompt.answer_labels()
+            )
 
     def check(self) -> None:
         """Call the reference LM once, so that a wrong key or model name shows before anything else is paid.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dspy
@@ -162,8 +162,15 @@ class ReferencePrompt:
 
     def labels(self) -> set[str]:
         """Return the labels of the items' fields, such as "Question"."""
-        names = {name for brief in self.tasks for example in brief.exemplars[:1] for name in example.inputs()}
-        return {name.replace("_", " ").capitalize() for name in names}
+        return _labels(name for brief in self.tasks for example in brief.exemplars[:1] for name in example.inputs())
+
+    def answer_labels(self) -> set[str]:
+        """Return the labels of the answer fields, such as "Answer"."""
+        return _labels(self.answers)
+
+
+def _labels(names: Iterable[str]) -> set[str]:
+    return {name.replace("_", " ").capitalize() for name in names}
 
 
 def _pairs(pairs: Sequence[tuple[str, float]], prior: Mapping[str, float] | None = None) -> str:
