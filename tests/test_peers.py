@@ -250,6 +250,7 @@ def test_a_cell_of_other_data_is_not_taken_for_known(
     )
     with pytest.raises(ConfigurationError, match="other data or LMs"):
         made.known(Cell("finance", "original", 0), TARGET)
+    assert made.known(Cell("finance", "original", 0), TARGET, again=True) is None
 
 
 def test_a_metric_that_raises_is_not_taken_for_a_score_of_nothing() -> None:

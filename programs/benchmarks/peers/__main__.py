@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], task
         for name in args.methods
     ]
     for number, (cell, target) in enumerate(todo, start=1):
-        if bench.known(cell, target) is not None or time.monotonic() > end:
+        if bench.known(cell, target, args.again) is not None or time.monotonic() > end:
             continue
         lacks = methods.missing(cell.method)
         if lacks is not None:
@@ -105,6 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="run nothing: the tables of the cells that are there")
     parser.add_argument("--cells", type=Path, help="a file of cells, one in a line, in the place of --out's")
     parser.add_argument("--keep", type=Path, help="write the cells to such a file, without the prompts")
+    parser.add_argument("--again", action="store_true", help="run cells anew that other data, LMs or code have made")
     parser.add_argument("--minutes", type=float, help="begin no further cell after so many")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="default runs/peers")
     args = parser.parse_args()

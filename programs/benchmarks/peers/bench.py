@@ -113,20 +113,28 @@ class Bench:
         self.scorer, self.reference = lms or lms_of(setting, threads, lm_threads, server)
         self.reference.is_reference = True
 
-    def known(self, cell: Cell, target: Target) -> dict[str, Any] | None:
+    def known(self, cell: Cell, target: Target, again: bool = False) -> dict[str, Any] | None:
         """Give a cell that was run.
 
+        Args:
+            cell: The cell.
+            target: Its target.
+            again: Whether one that was run with other data or LMs, or by another version of the method, is to be run
+                anew.
+
         Raises:
-            ConfigurationError: If it was run with other data or LMs, or by another version of the method.
+            ConfigurationError: If it is such a one, and not to be run anew.
         """
         path = self.folder / cell.file
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["made_of"] != self._made_of(cell, target):
+            if again:
+                return None
             raise ConfigurationError(
                 f"{path.as_posix()} was made of other data or LMs, or by another version of "
-                f"the method; choose another --out, or delete it."
+                f"the method; choose another --out, or run it anew with --again."
             )
         return found
 
