@@ -166,32 +166,35 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
     assert made.known(Cell("finance", name, 0), TARGET) == cell
 
 
+def asked_by(made: Bench, name: str) -> list[str]:
+    """Run a cell; give what the reference LM was asked for instructions with."""
+    made.run(Cell("finance", name, 0), TARGET)
+    asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
+    assert asked
+    return asked
+
+
 @pytest.mark.parametrize("position", ["before", "end", "answer"])
 def test_the_instruction_stands_where_the_ablation_says(bench: Callable[..., Bench], position: str) -> None:
     made = bench()
-    made.run(Cell("finance", position, 0), TARGET)
+    asked = asked_by(made, position)
     last = made.scorer.scripted.log[-1].prompt  # of the held-out questions: it is measured as it was searched for
     assert bool(last.system) == (position == "before") and last.user.startswith("Question:")
-    asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
     expected = {"before": "<INS>\n\nQuestion:", "end": "\n\n<INS>\nAnswer:", "answer": "Answer: <INS>"}
-    assert asked and all(expected[position] in prompt for prompt in asked)
+    assert all(expected[position] in prompt for prompt in asked)
 
 
 def test_scores_can_be_hidden_from_the_reference_lm(bench: Callable[..., Bench]) -> None:
     for name in ("scratch", "hidden_scores"):
-        made = bench()
-        made.run(Cell("finance", name, 0), TARGET)
-        asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
-        assert asked and all(("Score: " in prompt) == (name == "scratch") for prompt in asked)
+        asked = asked_by(bench(), name)
+        assert all(("Score: " in prompt) == (name == "scratch") for prompt in asked)
         assert all("worst first" in prompt for prompt in asked)
 
 
 def test_the_target_is_described_in_an_ablation_only(bench: Callable[..., Bench]) -> None:
     for name in ("one_stage", "described"):
-        made = bench()
-        made.run(Cell("finance", name, 0), TARGET)
-        asked = [call.prompt.user for call in made.reference.scripted.log if "<INS>" in call.prompt.user]
-        assert asked and all(("lettered questions about" in prompt) == (name == "described") for prompt in asked)
+        asked = asked_by(bench(), name)
+        assert all(("lettered questions about" in prompt) == (name == "described") for prompt in asked)
 
 
 def test_prompts_that_are_not_searched_for_cost_nothing(bench: Callable[..., Bench]) -> None:
