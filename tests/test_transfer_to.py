@@ -10,13 +10,14 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.lm15 import AuthError
 
 from programs.benchmarks.adapt import Curves, run
 from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, scripted_lm
 from programs.benchmarks.transfer import Setting
 from programs.benchmarks.worlds import World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, SourcePrompts, Task, TransferPrompting
-from tp_dspy.errors import ConfigurationError, ProgramError, ScoringFailedError
+from tp_dspy.errors import ConfigurationError, LMUnavailableError, ProgramError, ScoringFailedError
 from tp_dspy.runs.transfers import Transfers
 
 SOURCES = ("medicine", "law")
@@ -300,3 +301,34 @@ def test_influence_may_spend_its_whole_budget_on_all_targets() -> None:
     found = free.source_influence(student(), tasks, source_prompts=made)
     tp = choosing(top_k=4, stop=[ScorerCalls(free.scorer.lm.scripted.calls)])
     assert tp.source_influence(student(), tasks, source_prompts=made) == found
+
+
+def test_an_error_hands_over_what_was_done_before_it(world: World, sources: SourcePrompts) -> None:
+    def dead(task: str) -> dspy.LM:
+        alive = world.scorer_lm().scripted.rule
+
+        def rule(prompt: PromptView) -> Any:
+            if f"of {task} in" in prompt.user:
+                raise AuthError("the key has expired")
+            return alive(prompt)
+
+        return scripted_lm(rule)
+
+    tasks = targets(world)
+    with pytest.raises(LMUnavailableError) as caught:
+        optimiser(world, scorer_lm=dead("banking:retail")).transfer_to(student(), tasks, source_prompts=sources)
+    assert list(caught.value.transfers) == ["finance", "banking/retail"]
+    assert caught.value.transfers.missing == ("banking:retail",) and "'transfers'" in caught.value.__notes__[0]
+
+    given = {
+        "trainset": tasks["finance"].train,
+        "source_tasks": [world.task(name, train=8, validation=8) for name in SOURCES],
+    }
+    with pytest.raises(LMUnavailableError) as caught:
+        optimiser(world, scorer_lm=dead("finance")).compile(student(), **given)
+    made = caught.value.source_prompts
+    compiled = optimiser(world).compile(student(), trainset=tasks["finance"].train, source_prompts=made)
+    assert compiled.detailed_results.winner.score >= compiled.detailed_results.original.score
+    with pytest.raises(LMUnavailableError) as caught:
+        optimiser(world, scorer_lm=dead(SOURCES[0])).compile(student(), **given)
+    assert not hasattr(caught.value, "source_prompts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tp_dspy.runs.identity import compile_identity, context_identity
 from tp_dspy.runs.journal import Journal
 from tp_dspy.scoring.scorer import Scorer
 
-__all__ = ["Plan", "Session", "failure_told"]
+__all__ = ["Plan", "Session", "failure_told", "kept_on_failure"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,23 @@ def failure_told(tell: Listener) -> Iterator[None]:
         yield
     except BaseException as error:
         tell(Failed("", error))
+        raise
+
+
+@contextlib.contextmanager
+def kept_on_failure(name: str, done: Callable[[], object]) -> Iterator[None]:
+    """Hand what was paid for and done over with the error that breaks the rest off, as its attribute `name`.
+
+    Args:
+        name: The attribute.
+        done: Gives it; something empty where there is nothing yet.
+    """
+    try:
+        yield
+    except Exception as error:
+        if found := done():
+            setattr(error, name, found)
+            error.add_note(f"What was done before it is in the error's attribute {name!r}.")
         raise
 
 

@@ -48,7 +48,7 @@ from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.programs import without_rivals
 from tp_dspy.scoring.scorer import Scorer
 from tp_dspy.scoring.throttle import Limits
-from tp_dspy.session import Plan, Session, failure_told
+from tp_dspy.session import Plan, Session, failure_told, kept_on_failure
 from tp_dspy.tasks.task import Task
 from tp_dspy.work import Work, targets_by_name
 
@@ -203,15 +203,17 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         Raises:
             ConfigurationError, ProgramError, DataError: Before any call is paid, where it can be known.
             LMUnavailableError: At the first call, when an LM cannot be called at all.
-            ScoringFailedError: If too many scorer calls get no answer.
+            ScoringFailedError: If too many scorer calls get no answer. After the source phase an error has its outcome
+                as ``source_prompts``.
         """
         started = time.monotonic()
         work = self._work(student, trainset, valset, source_tasks, source_prompts, description)
-        source = target = None
-        with work.session.open(work.plans) as cycle:
+        source = target = made = None
+        with kept_on_failure("source_prompts", lambda: made), work.session.open(work.plans) as cycle:
             if work.sources is not None and source_tasks:
                 source = self._phase("source", cycle, work, work.sources, work.first["source"])
-                work = work.after(self._source_prompts(source, source_tasks, work.original))
+                made = self._source_prompts(source, source_tasks, work.original)
+                work = work.after(made)
             if cycle.ledger.halted is None:
                 target = self._target_phase("target", cycle, work)
         seconds = time.monotonic() - started
@@ -278,14 +280,18 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             been reached. With a `run_dir`, each is written to a folder of its own there as soon as it is done.
 
         Raises:
-            As `compile`.
+            As `compile`; an error that comes later has what had been reached as ``transfers``.
         """
         started = time.monotonic()
         targets = targets_by_name(targets)
         inputs = {f"target {name}": self._task_input(name, task) for name, task in targets.items()}
         work = self._prepare(student, None, inputs, source_prompts)
         compiled: dict[str, dspy.Module] = {}
-        with work.session.open(work.plans) as cycle:
+
+        def reached() -> Transfers:
+            return Transfers(compiled, tuple(name for name in targets if name not in compiled))
+
+        with kept_on_failure("transfers", reached), work.session.open(work.plans) as cycle:
             for name in targets:
                 if cycle.ledger.halted is not None:
                     break
@@ -294,7 +300,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective, name)
                 folder = folder_of(self.run_dir, name, list(targets))
                 compiled[name] = self._deliver(f"target {name}", student, result, folder)
-        return Transfers(compiled, tuple(name for name in targets if name not in compiled))
+        return reached()
 
     def source_influence(
         self, student: dspy.Module, targets: Mapping[str, Task] | Sequence[Task], *, source_prompts: SourcePrompts
