@@ -226,7 +226,7 @@ class Bench:
             except Exception as error:  # its own: an unparsable proposal, as a rule
                 if is_retryable_lm_error(error):
                     raise
-                errors.append(f"{type(error).__name__}: {str(error)[:200]}")
+                errors.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
                 logger.info("%s ended with %s", cell.method, errors[-1])
             job.meter.settle()
             if errors[-1] == "budget":
