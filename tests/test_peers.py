@@ -402,6 +402,10 @@ def test_the_curve_is_that_of_the_best_so_far() -> None:
     assert math.isnan(at[0]) and at[1] == at[2] < at[3] == at[4]
     assert table.calls_to_reach("at_hand", "law", ["gepa"]) == ("gepa", 1.0), "both have it after 60 calls"
     assert table.calls_to_reach("gepa", "law", ["at_hand"]) == ("at_hand", None)
+    idle = Table([*cells(), cell("copro", "law", 0, [1, 0] * 5, pairs=0, incumbents=[])], ["copro", "at_hand"])
+    peer, ratio = idle.calls_to_reach("at_hand", "law", ["copro"])
+    assert peer == "copro" and ratio is not None and math.isnan(ratio)
+    assert "the peer made none" in markdown(idle)
 
 
 def test_the_interval_draws_targets_and_not_single_cells_anew() -> None:

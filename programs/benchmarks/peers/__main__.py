@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
         "--held-out", nargs="+", action="append", default=[], metavar=("NAME=FOLDER", "SOURCE"), help=_HELD_OUT
     )
     parser.add_argument("--budget", type=int, help="scorer calls of a compile (default 200; 100 with --quick)")
-    parser.add_argument("--replies", type=int, help="replies of the reference LM, at most (48; 10 with --quick)")
+    parser.add_argument("--replies", type=int, help="replies of the reference LM, at most (48; 7 with --quick)")
     parser.add_argument("--examples", type=int, help="examples to search on, and as many to choose on (20; 10)")
     parser.add_argument("--test", type=int, help="held-out questions, at most (default 60; 30 with --quick)")
     parser.add_argument("--seeds", type=int, help="default 3; 1 with --quick")
@@ -109,7 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="begin no further cell after so many")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="default runs/peers")
     args = parser.parse_args()
-    usual = {"budget": 100, "replies": 10, "examples": 10, "test": 30, "seeds": 1} if args.quick else {}
+    usual = {"budget": 100, "replies": 7, "examples": 10, "test": 30, "seeds": 1} if args.quick else {}
     usual = {"budget": 200, "replies": 48, "examples": 20, "test": 60, "seeds": 3} | usual
     for name, value in usual.items():
         if getattr(args, name) is None:

@@ -194,12 +194,13 @@ class Table:
         """Say how soon a method is as good as the best peer at its end, on one target.
 
         Returns:
-            The peer, and the ratio of the calls of both until then; None where the method never is.
+            The peer, and the ratio of the calls of both until then; None where the method never is, NaN where the peer
+            made none: it ended with the original prompt.
         """
         best = max(peers, key=lambda peer: self.of_target(peer, target))
         goal = self.of_target(best, target)
         mine, theirs = self._first(method, target, goal), self._first(best, target, goal)
-        return best, None if mine is None or not theirs else mine / theirs
+        return best, None if mine is None or theirs is None else mine / theirs if theirs else math.nan
 
     def _first(self, method: str, target: str, goal: float) -> int | None:
         """Say after how many calls the mean of a method's best so far reaches a score."""

@@ -75,7 +75,8 @@ def reached(table: Table, ours: str) -> pd.DataFrame:
     for target in dict.fromkeys(target for target, _ in table.blocks) if peers else ():
         best, ratio = table.calls_to_reach(ours, target, peers)
         cells = {"best peer": f"{_title(best)} ({_number(table.of_target(best, target))})"}
-        rows[target] = cells | {"calls, as a ratio": "not reached" if ratio is None else f"{ratio:.2f}"}
+        said = "not reached" if ratio is None else "-, the peer made none" if math.isnan(ratio) else f"{ratio:.2f}"
+        rows[target] = cells | {"calls, as a ratio": said}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("target")
 
 
