@@ -417,6 +417,10 @@ def test_the_target_phase_names_answers_that_the_sources_do_not_have() -> None:
     target = world.task("finance", train=8)
     compiled = same.compile(student(), trainset=target.train, source_tasks=sources)
     assert "general" not in [entry.origin for entry in compiled.detailed_results.target.history]
+    # Nor where the same answers come in another order.
+    turned = [example.copy(choices=example.choices[::-1]) for example in target.train]
+    compiled = same.compile(student(), trainset=turned, source_tasks=sources)
+    assert "general" not in [entry.origin for entry in compiled.detailed_results.target.history]
 
 
 def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judging() -> None:
@@ -432,9 +436,9 @@ def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judgin
         made = tp.compile(student(), trainset=target.train, valset=target.validation, source_prompts=prompts)
         return [(entry.origin, entry.instructions["self"]) for entry in made.detailed_results.target.history]
 
-    def made(tasks: list[Task] = sources, **settings: object) -> SourcePrompts:
+    def made(**settings: object) -> SourcePrompts:
         tp = optimiser(world, rounds=0, seed_instructions=seeds, **settings)
-        return tp.construct_source_prompts(student(), source_tasks=tasks)
+        return tp.construct_source_prompts(student(), source_tasks=sources)
 
     # Broken off before it had met anybody.
     broken = made(stop=[ScorerCalls(20)])
@@ -452,6 +456,8 @@ def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judgin
     whole = made(racing=FullScoring(), top_k=1)
     again = first(whole, seed_instructions=seeds, top_k=1)
     assert sorted(origin for origin, _ in again) == ["original", "source"]
+    own = Candidate({"self": "Answer."}, "original")
+    assert begun.merge(whole).judged(own) == whole.merge(begun).judged(own), "in whatever order"
     # What one gives beside source prompts is tried, as they do not hold it.
     assert ("seed", "Answer precisely.") in first(whole, seed_instructions=["Answer precisely."], top_k=1)
     # Another LM may think otherwise of what this one dropped.
