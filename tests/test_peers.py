@@ -15,7 +15,7 @@ from dspy.lm15 import ServerError
 
 from programs.benchmarks.peers import __main__ as command
 from programs.benchmarks.peers.bench import Bench, Cell, Setting, lms_of
-from programs.benchmarks.peers.figures import Found, Table, read
+from programs.benchmarks.peers.figures import Found, Table, keep, read
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
 from programs.benchmarks.peers.methods import METHODS, missing, smallest_budget
 from programs.benchmarks.peers.student import Answer
@@ -254,6 +254,17 @@ def test_a_cell_of_other_data_is_not_taken_for_known(
     with pytest.raises(ConfigurationError, match="other data or LMs"):
         made.known(Cell("finance", "original", 0), TARGET)
     assert made.known(Cell("finance", "original", 0), TARGET, again=True) is None
+
+
+def test_a_table_grows_on_another_machine(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    here, cell = bench(), Cell("finance", "general", 0)
+    found = here.run(cell, TARGET)
+    keep([found, {**found, "seed": 1, "setting": found["setting"] | {"budget": 1}}], tmp_path / "kept.jsonl")
+    (here.folder / cell.file).unlink()
+    assert here.adopt(read(tmp_path / "kept.jsonl")) == 1, "the other is of another setting"
+    taken = here.known(cell, TARGET)
+    assert taken is not None and taken["outcomes"] == found["outcomes"] and not taken["prompts"]
+    assert here.adopt([found]) == 0, "what is here stays"
 
 
 def test_a_metric_that_raises_is_not_taken_for_a_score_of_nothing() -> None:

@@ -36,7 +36,7 @@ def main() -> None:
     setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.replies, args.examples, args.test)
     if not args.table:
         _run(args, setting, targets, {target.name: listed(task) for target, task in found})
-    place = args.cells or args.out / setting.key
+    place = args.cells if args.table and args.cells else args.out / setting.key
     cells = read(place) if place.exists() else []
     shown = {target.name for target in targets}
     table = Table([cell for cell in cells if cell["target"] in shown], args.methods)
@@ -55,6 +55,8 @@ def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], task
     # What an LM has said once is asked for no more, by whichever optimiser.
     dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
     bench = Bench(setting, args.out, args.threads, args.lm_threads, args.server, tasks=tasks)
+    if args.cells is not None:
+        _say(f"{bench.adopt(read(args.cells))} cells taken from {args.cells.as_posix()}")
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     # Seed by seed and target by target, so that a table that was broken off compares the methods on the same.
     todo = [
@@ -103,7 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lm-threads", type=int, help="CPU threads of a local LM; 1 where other work goes on")
     parser.add_argument("--server", help="URL of a llama.cpp server that has loaded the local LM's file, with its /v1")
     parser.add_argument("--table", action="store_true", help="run nothing: the tables of the cells that are there")
-    parser.add_argument("--cells", type=Path, help="a file of cells, one in a line, in the place of --out's")
+    parser.add_argument("--cells", type=Path, help="cells that --keep wrote: not run again; with --table, shown")
     parser.add_argument("--keep", type=Path, help="write the cells to such a file, without the prompts")
     parser.add_argument("--again", action="store_true", help="run cells anew that other data, LMs or code have made")
     parser.add_argument("--minutes", type=float, help="begin no further cell after so many")

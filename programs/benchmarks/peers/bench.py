@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,23 @@ class Bench:
             )
         return found
 
+    def adopt(self, cells: Iterable[Mapping[str, Any]]) -> int:
+        """Take over cells of this setting that were run elsewhere; what is here already stays.
+
+        Returns:
+            How many were taken.
+        """
+        lms = {"scorer": self.scorer.model, "reference": self.reference.model}
+        paths = {
+            self.folder / Cell(cell["target"], cell["method"], cell["seed"]).file: cell
+            for cell in cells
+            if cell["setting"] == asdict(self.setting) | lms
+        }
+        missing = {path: cell for path, cell in paths.items() if not path.exists()}
+        for path, cell in missing.items():
+            write_whole(path, _line(cell))
+        return len(missing)
+
     def _made_of(self, cell: Cell, target: Target) -> str:
         """Tell data and LMs apart, and versions of our methods."""
         given, test = self._examples(target.name, cell.seed)
@@ -201,8 +218,8 @@ class Bench:
             "prompts": measured[0],
             "outcomes": measured[1],
         }
-        text = json.dumps(found, ensure_ascii=False) + "\n"
-        write_whole(self.folder / cell.file, text.encode())
+        text = _line(found)
+        write_whole(self.folder / cell.file, text)
         return json.loads(text)
 
     def _reference(self, cell: Cell, again: int = 0) -> dspy.LM:
@@ -335,6 +352,10 @@ def lms_of(
     tokens = _FEWER_TOKENS if setting.reference == "embedded" else _INSTRUCTION_TOKENS
     scorer = make(setting.scorer, ANSWER_TOKENS, logprobs=True, top_logprobs=10)
     return scorer, make(setting.reference, tokens, temperature=1.0)
+
+
+def _line(cell: Mapping[str, Any]) -> bytes:
+    return (json.dumps(cell, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager
