@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -116,6 +117,21 @@ def test_no_run_is_made_beyond_the_budget_and_nobody_catches_its_end(threads: in
     assert meter.pairs == 10
     best = meter.best()
     assert best is not None and meter.program(best).predict.signature.instructions == "Answer calmly only."
+
+
+def test_a_reply_that_did_not_come_is_not_counted() -> None:
+    meter, _ = meter_of(World(3), 10)
+    meter.most_replies = 2
+    faults = iter([ServerError("down"), "one", ServerError("down"), "two"])
+    lm = scripted_lm(lambda prompt: next(faults), num_retries=0, cache=False)
+    lm.is_reference = True
+    with dspy.context(callbacks=[meter]):
+        for number in range(4):
+            with contextlib.suppress(dspy.LMError):
+                lm(f"Question {number}")
+        with pytest.raises(BudgetSpentError):
+            lm("One more")
+    assert meter.replies == 2
 
 
 def test_the_best_was_measured_on_a_whole_split() -> None:

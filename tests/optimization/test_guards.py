@@ -16,7 +16,13 @@ EXAMPLES = [
     "The company said that its net sales fell by 4 % to 12 million euros in the second quarter.",
 ]
 REFERENCE = ReferencePrompt((TaskBrief("t", "", None, None, ()),), ("answer",))
-GUARD = Guard(EXAMPLES, prompt=REFERENCE.fixed_text(), labels={"Question", "Patient note"}, answers={"Answer"})
+GUARD = Guard(
+    EXAMPLES,
+    prompt=REFERENCE.fixed_text(),
+    labels={"Question", "Patient note"},
+    answers={"Answer"},
+    allowed={"yes", "no"},
+)
 
 GOOD = [
     "Answer yes or no.",
@@ -37,6 +43,8 @@ GOOD = [
     "Compare the options: the best one wins.\n\nReply in this form.\nAnswer: <letter>\nExplanation: <one sentence>",
     "Weigh the choices: each may be right. Reply with the line\nAnswer: X",
     "Answer: yes or no.",
+    "Is it hearsay? Options: yes, no. Reply with one of them and nothing else.",
+    "Which of these is it?\nOptions:\nyes means that the statement was made out of court.\nno means that it was not.",
     "Write two lines:\nAnswer: the letter\nExplanation: one sentence",
     "请只回答一个字母: A、B、C 或 D。",
     "Act as a careful lawyer. Consider the rule, apply the rule to the facts, and consider the exceptions to the rule. "
@@ -65,6 +73,10 @@ JUNK = [
     ("Is the text about law? Options: Legal, Other.\nAnswer: Legal", "item"),
     ("Look for matches.\n**Options:** Yes, No\n\n**Answer:** Yes", "item"),
     ("Be exact.\nAnswer: Legal\nExplanation: The item asks about a court and so it is a legal matter.", "item"),
+    ("Does it create a private right of action? Options: Yes, No", "item"),
+    ("What is the content of the text?\n\nOptions:\nYes\nNo", "item"),
+    ("**Answer:** Yes", "an answer"),
+    ("answer: NO.", "an answer"),
     ("Where the best of them failed: it did not say what to do.", "request"),
     ("Instructions tried so far with their scores, from 0 to 100: none.", "request"),
     ("Write one new instruction, different from those above, that will score higher.", "request"),

@@ -32,6 +32,8 @@ _FIELD_MARKER = re.compile(r"\[\[\s*##|##\s*\]\]|\{\{|<\|")
 
 # The reference prompt's own forms: an item and a reply that failed, an entry of the history.
 _QUOTED_ITEM = re.compile(r"^[-*\s]*Item\s*:|^\s*Reply\s*:.*;\s*expected\s*:", re.IGNORECASE | re.MULTILINE)
+# A question with its options, and nothing more.
+_ASKED = re.compile(r"\?\s+[#>*_]*(?:options|choices)\s*:[^\n.]*\.?(?:\n[^\n.]{1,40})*\s*\Z", re.IGNORECASE)
 _QUOTED_HISTORY = re.compile(r"^[-*#\s]*Instruction(?:[ \t]*\d+)?[ \t]*:.*\S", re.IGNORECASE | re.MULTILINE)
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|\n+")
 _SCORE_TALK = re.compile(
@@ -135,6 +137,7 @@ class Guard:
         prompt: The fixed text of the reference prompt, line by line; weak LMs hand parts of it back.
         labels: Field labels such as "Question"; a text with such a line is an item, not an instruction.
         answers: Labels of answer fields; so is one in which options or an explanation stand beside such a line.
+        allowed: The allowed answers; such a label with one of them is an answer.
         limit: Longest instruction, in characters.
     """
 
@@ -145,6 +148,7 @@ class Guard:
         prompt: str = "",
         labels: Collection[str] = (),
         answers: Collection[str] = (),
+        allowed: Iterable[str] = (),
         limit: int = 1500,
     ) -> None:
         copied = set(_telling(list(examples)))
@@ -158,6 +162,7 @@ class Guard:
         # Not behind a dash or a quote: there an instruction explains what the label means.
         self._item = re.compile(rf"^[\s#>*_]*(?:{names})[*_]*\s*:", re.I | re.M) if labels else None
         self._solved = _solved(answers) if answers else None
+        self._answers = {normalized(f"{label}: {answer}") for label in answers for answer in allowed}
         self._limit = limit
 
     def reject(self, text: str, known: Collection[str]) -> str | None:
@@ -183,7 +188,9 @@ class Guard:
             return "it still carries a marker"
         if all(_SCORE_TALK.fullmatch(sentence) for sentence in _SENTENCE_ENDS.split(text.strip())):
             return "it is a score, not an instruction"
-        if any(pattern and pattern.search(text) for pattern in (_QUOTED_ITEM, self._item, self._solved)):
+        if plain in self._answers:
+            return "it is an answer, not an instruction"
+        if any(pattern and pattern.search(text) for pattern in (_QUOTED_ITEM, _ASKED, self._item, self._solved)):
             return "it is an item, not an instruction"
         if _QUOTED_HISTORY.search(text):
             return "it quotes the history"

@@ -97,7 +97,11 @@ class Proposer:
                 for value in example.inputs().toDict().values()
             ]
             self._guards[name] = Guard(
-                texts, prompt=prompt.fixed_text(), labels=prompt.labels(), answers=prompt.answer_labels()
+                texts,
+                prompt=prompt.fixed_text(),
+                labels=prompt.labels(),
+                answers=prompt.answer_labels(),
+                allowed={answer for brief in prompt.tasks for answer in brief.answers or ()},
             )
 
     def check(self) -> None:

@@ -68,6 +68,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     incumbents: list[tuple[int, Prompt]] = field(default_factory=list)
     _seen: set[Hashable] = field(default_factory=set)
     _open: dict[str, _Run] = field(default_factory=dict)
+    _asked: dict[str, int] = field(default_factory=dict)
     _scores: dict[tuple[str, Prompt], dict[Hashable, float]] = field(default_factory=dict)
     _signatures: dict[Prompt, dict[str, Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -118,6 +119,13 @@ class Meter(BaseCallback):  # type: ignore[misc]
             if self.most_replies is not None and self.replies + asked > self.most_replies:
                 raise BudgetSpentError(f"{self.most_replies} replies of the reference LM are spent")
             self.replies += asked
+            self._asked[call_id] = asked
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Take back what was counted where no reply came: it will be asked for again."""
+        with self._lock:
+            asked = self._asked.pop(call_id, 0)
+            self.replies -= asked if exception is not None else 0
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Score what a run gave."""

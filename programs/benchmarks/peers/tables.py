@@ -20,7 +20,7 @@ from tp_dspy.scoring.held_out import HEADINGS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["as_json", "curve", "markdown", "write"]
+__all__ = ["as_json", "as_markdown", "curve", "markdown", "summary", "write"]
 
 _OURS = "at_hand"
 _OURS_TOO = ("scratch", "at_hand")
@@ -43,6 +43,21 @@ def main_table(table: Table) -> pd.DataFrame:
         took = {"calls": f"{table.total(method, 'pairs'):.0f}", "runs": f"{table.total(method, 'runs'):.0f}"}
         took["replies"] = f"{table.total(method, 'reference_replies'):.0f}"
         took["with errors"] = f"{table.errors(method)} of {len(table.blocks)}"
+        rows[_title(method)] = {**cells, "rank": _number(ranks.get(method, math.nan)), **took}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def summary(table: Table) -> pd.DataFrame:
+    """The main table in short: an interval of the score alone."""
+    ranks = table.ranks().by_method
+    rows = {}
+    for method in table.methods:
+        cells = {HEADINGS["score"]: _interval(table.mean(method))}
+        cells |= {HEADINGS[name]: _number(table.mean(method, name).value) for name in METRICS[1:]}
+        took = {
+            "calls": f"{table.total(method, 'pairs'):.0f}",
+            "replies": f"{table.total(method, 'reference_replies'):.0f}",
+        }
         rows[_title(method)] = {**cells, "rank": _number(ranks.get(method, math.nan)), **took}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -113,7 +128,7 @@ def all_tables(table: Table) -> dict[str, pd.DataFrame]:
 
 def markdown(table: Table) -> str:
     """All tables as Markdown."""
-    parts = [f"{title}\n\n{_markdown(frame)}" for title, frame in all_tables(table).items()]
+    parts = [f"{title}\n\n{as_markdown(frame)}" for title, frame in all_tables(table).items()]
     return "\n\n".join([parts[0], _COLUMNS, *parts[1:]]) + "\n"
 
 
@@ -170,6 +185,7 @@ def write(table: Table, folder: Path) -> list[Path]:
     frames = all_tables(table)
     files = {
         "table.md": markdown(table),
+        "summary.md": as_markdown(summary(table)) + "\n",
         "table.tex": "\n".join(f"% {title}\n{frame.style.to_latex(hrules=True)}" for title, frame in frames.items()),
         "table.csv": "\n".join(f"{title}\n{frame.to_csv()}" for title, frame in frames.items()),
         "table.json": json.dumps(as_json(table), indent=1) + "\n",
@@ -198,7 +214,8 @@ def _plain(mean: Mean) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 4) for value in (mean.value, mean.low, mean.high)]
 
 
-def _markdown(frame: pd.DataFrame) -> str:
+def as_markdown(frame: pd.DataFrame) -> str:
+    """One table as Markdown."""
     rows: list[Sequence[str]] = [[str(frame.index.name), *map(str, frame.columns)], ["---"] * (1 + len(frame.columns))]
     rows += [[str(name), *map(str, row)] for name, row in zip(frame.index, frame.to_numpy(), strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
