@@ -9,17 +9,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dspy
 
-from tp_dspy.errors import ConfigurationError, ScoringFailedError
-from tp_dspy.scoring.attempts import SILENT, Attempts, Job, Run
+from tp_dspy.errors import ConfigurationError, LMUnavailableError, ScoringFailedError
+from tp_dspy.scoring.attempts import SILENT, Asking, Attempt, Job, attempt
 from tp_dspy.scoring.bar import watched
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.calls import address
+from tp_dspy.scoring.dispatch import Dispatch
 from tp_dspy.scoring.gate import Gate, HaltedError
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.programs import copy_sharing_lms
@@ -27,7 +28,6 @@ from tp_dspy.scoring.running import call_defaults, samplers, without_fallback
 from tp_dspy.scoring.throttle import Limits, Throttles, until
 
 if TYPE_CHECKING:
-    from tp_dspy.scoring.choices import TypedChoices
     from tp_dspy.scoring.objective import ObjectiveEvaluator
 
 __all__ = ["Job", "Scorer"]
@@ -42,6 +42,8 @@ _OUTAGE_SHARE = 0.5
 # How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
 _AGAIN = 5
 _PATIENCE = 120.0
+# Nobody listens: so many connections failed, and none succeeded.
+_NO_CONNECTION = 3
 
 
 class Scorer:
@@ -188,30 +190,35 @@ class Scorer:
                 logger.info("%d of %d pairs got no answer (%s); trying again.", len(lost), len(jobs), _reasons(lost))
             if self.throttles.failures and any(outcome.error == SILENT for outcome in lost.values()):
                 # What failed has been backed off from already; what was empty has not.
-                ending = run.gate.ending if run.gate is not None else threading.Event()
-                ending.wait(random.uniform(0.25, 0.5) * 2**again)
+                (run.ending or threading.Event()).wait(random.uniform(0.25, 0.5) * 2**again)
             todo = [job for job in jobs if job.key in lost]
         pairs, failed = before
         if failures and failed + len(failures) > self.max_error_rate * (pairs + len(jobs)):
             raise self._failed(failures, len(jobs), run, before)
 
-    def _begin(self, jobs: Sequence[Job[Key]], gate: Gate | None) -> Run:
+    def _begin(self, jobs: Sequence[Job[Key]], gate: Gate | None) -> _Run:
         settings: dict[str, Any] = {"adapter": without_fallback(dspy.settings.adapter)}
         default = self.lm or dspy.settings.lm
         if default is not None:
             settings["lm"] = self.throttles.govern(default)
         programs = {id(job.program): job.program for job in jobs}
-        typed: dict[int, TypedChoices] = {
-            key: self.objective.judge.choices.typed(program) for key, program in programs.items()
+        asking = {
+            key: Asking(
+                self.objective,
+                program,
+                settings,
+                self.objective.judge.choices.typed(program),
+                samplers(program, self.objective),
+            )
+            for key, program in programs.items()
         }
-        asking = {key: samplers(program, self.objective) for key, program in programs.items()}
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
         lms = [lm or default for lm in own]
         named = ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None))
-        return Run(settings, typed, asking, named, gate)
+        return _Run(asking, named, gate)
 
     def _failed(
-        self, failures: Mapping[Any, Outcome], done: int, run: Run, before: tuple[int, int] = (0, 0)
+        self, failures: Mapping[Any, Outcome], done: int, run: _Run, before: tuple[int, int] = (0, 0)
     ) -> Exception:
         if run.refused and not run.reached:
             return run.unreachable(_reasons(failures))
@@ -223,46 +230,104 @@ class Scorer:
         )
 
     def _outcomes(
-        self, jobs: Sequence[Job[Key]], run: Run, late: Callable[[Key, Outcome], None] | None
+        self, jobs: Sequence[Job[Key]], run: _Run, late: Callable[[Key, Outcome], None] | None
     ) -> Iterator[tuple[Key, Outcome]]:
         pool = ThreadPoolExecutor(max_workers=self.num_threads, thread_name_prefix="tp_dspy-scorer")
-        pending: dict[Future[Outcome | str], Key] = {}
+        # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
+        context = contextvars.copy_context()
+
+        def submit(job: Job[Key]) -> Future[Attempt]:
+            asking, hushed = run.asking[id(job.program)], job.key in run.hushed
+            return pool.submit(context.copy().run, _in_thread, asking, job.example, run.last, hushed, run.ending)
+
+        def ended(job: Job[Key], future: Future[Attempt]) -> None:
+            run.take(future)
+            if run.stop is not None:
+                dispatch.close()  # Before the next begins, so that no further call is paid for.
+
+        begin = run.gate.begin if run.gate is not None else lambda: None
+        dispatch = Dispatch(jobs, submit, room=lambda: self.num_threads, begin=begin, ended=ended)
         try:
-            pending |= {
-                # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
-                pool.submit(contextvars.copy_context().run, self._one, job, run): job.key
-                for job in jobs
-            }
-            for future in as_completed(pending):
-                # Taken out, so that a million outcomes are not kept until the end.
-                key, outcome = pending.pop(future), future.result()
-                if isinstance(outcome, Outcome):
-                    yield key, outcome
-                else:
-                    run.halted = run.halted or outcome
+            for job, future in dispatch:
+                if run.stop is not None:
+                    raise run.stop
+                made = future.result()
+                if made.passing:
+                    run.passing.add(job.key)
+                yield job.key, made.outcome
+            run.halted = run.halted or dispatch.refused
         finally:
             # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for future, key in pending.items():
-                if late is not None and future.done() and not future.cancelled() and future.exception() is None:
-                    outcome = future.result()
-                    if isinstance(outcome, Outcome):
-                        late(key, outcome)
+            dispatch.close()
+            pool.shutdown(wait=False)
+            for job, future in dispatch.left():
+                if late is not None and future.exception() is None:
+                    late(job.key, future.result().outcome)
 
-    def _one(self, job: Job[Any], run: Run) -> Outcome | str:
-        """Run a pair, if it may begin; else say why not."""
-        if run.stop is not None:
-            raise run.stop
-        if run.gate is None:
-            with until(None):
-                return Attempts(self.objective).outcome(job, run)
-        refused = run.gate.begin()
-        if refused is not None:
-            return refused
-        with until(run.gate.ending):
-            outcome = Attempts(self.objective).outcome(job, run)
-        run.gate.spent(outcome.usage)
-        return outcome
+
+@dataclass
+class _Run:
+    """What is known in one `Scorer.score`.
+
+    Attributes:
+        asking: How each program is asked, by the program's id.
+        lms: The LMs by name and address, for messages.
+        gate: Lets calls begin.
+        reached: Whether the LM has answered anything.
+        refused: Calls that found nobody to talk to.
+        last: Whether each pair is being tried for the last time.
+        hushed: Pairs whose reply was empty, by key, that are being asked again.
+        passing: Pairs that failed in this pass for a reason that may pass.
+        halted: Why the gate let no more begin.
+        stop: The error that ends it all.
+    """
+
+    asking: dict[int, Asking]
+    lms: str
+    gate: Gate | None = None
+    reached: bool = False
+    refused: int = 0
+    last: bool = False
+    hushed: set[Any] = field(default_factory=set)
+    passing: set[Any] = field(default_factory=set)
+    halted: str | None = None
+    stop: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def ending(self) -> threading.Event | None:
+        """Set when no further call is to begin."""
+        return self.gate.ending if self.gate is not None else None
+
+    def take(self, future: Future[Attempt]) -> None:
+        """Take in what came of an attempt, in whichever thread it ended."""
+        error = future.exception()
+        if error is not None:
+            with self.lock:
+                self.stop = self.stop or error
+            return
+        made = future.result()
+        if self.gate is not None:
+            self.gate.spent(made.outcome.usage)
+        with self.lock:
+            self.reached = self.reached or made.reached
+            self.refused += made.refused
+            if made.refused and self.refused >= _NO_CONNECTION and not self.reached:
+                self.stop = self.stop or self.unreachable(made.outcome.error)
+
+    def unreachable(self, reason: object) -> LMUnavailableError:
+        """Say that nobody listens."""
+        return LMUnavailableError(
+            f"The LM ({self.lms}) cannot be reached: {self.refused} calls failed to connect and none succeeded "
+            f"({reason}). Check that the server runs, api_base and the network; then call again."
+        )
+
+
+def _in_thread(
+    asking: Asking, example: dspy.Example, last: bool, hushed: bool, ending: threading.Event | None
+) -> Attempt:
+    with until(ending):
+        return attempt(asking, example, last=last, hushed=hushed)
 
 
 def _reasons(failures: Mapping[Any, Outcome]) -> str:

@@ -1,0 +1,163 @@
+"""What keeps an executor busy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tp_dspy.scoring.dispatch import Dispatch
+
+
+class AtOnce(Executor):
+    """Has ended before it gives the future."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **more))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=8) as made:
+        yield made
+
+
+def test_every_item_is_done_and_no_more_at_once_than_there_is_room_for(pool: ThreadPoolExecutor) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def work(item: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.001)
+        with lock:
+            now -= 1
+        return item * item
+
+    dispatch = Dispatch(range(300), lambda item: pool.submit(work, item), room=lambda: 5)
+    assert {item: future.result() for item, future in dispatch} == {item: item * item for item in range(300)}
+    assert most == 5 and dispatch.refused is None
+
+
+def test_a_place_is_taken_again_before_anybody_fetches_what_ended(pool: ThreadPoolExecutor) -> None:
+    began = threading.Semaphore(0)
+    dispatch = Dispatch(range(20), lambda item: pool.submit(began.release), room=lambda: 2)
+    found = iter(dispatch)
+    next(found)
+    assert all(began.acquire(timeout=10) for _ in range(20)), "all have begun, though one was fetched"
+    assert sum(1 for _ in found) == 19
+
+
+def test_what_ends_at_once_takes_no_stack() -> None:
+    executor = AtOnce()
+    dispatch = Dispatch(range(20_000), lambda item: executor.submit(abs, item), room=lambda: 3)
+    assert sum(future.result() for _, future in dispatch) == sum(range(20_000))
+
+
+def test_nothing_to_do_ends_at_once(pool: ThreadPoolExecutor) -> None:
+    assert list(Dispatch([], lambda item: pool.submit(abs, item), room=lambda: 2)) == []
+
+
+def test_room_that_grows_is_used(pool: ThreadPoolExecutor) -> None:
+    room, open_ = 1, threading.Event()
+    under_way: list[int] = []
+
+    def work(item: int) -> None:
+        under_way.append(item)
+        if item:
+            open_.wait(10)
+
+    def ended(item: int, future: Future[None]) -> None:
+        nonlocal room
+        room = 4
+
+    dispatch = Dispatch(range(5), lambda item: pool.submit(work, item), room=lambda: room, ended=ended)
+    found = iter(dispatch)
+    assert next(found)[0] == 0
+    deadline = time.monotonic() + 10
+    while len(under_way) < 5 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(under_way) == 5
+    open_.set()
+    assert len(list(found)) == 4
+
+
+def test_what_was_refused_does_not_begin_and_what_had_begun_is_given(pool: ThreadPoolExecutor) -> None:
+    said = iter([None, None, None, "no more"])
+    dispatch = Dispatch(range(10), lambda item: pool.submit(abs, item), room=lambda: 2, begin=lambda: next(said))
+    assert sorted(item for item, _ in dispatch) == [0, 1, 2] and dispatch.refused == "no more"
+
+
+@pytest.mark.parametrize("executor", ["threads", "at once"])
+def test_once_it_is_closed_nothing_begins(executor: str, pool: ThreadPoolExecutor) -> None:
+    runs = AtOnce() if executor == "at once" else pool
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 3:
+            raise ValueError("enough")
+
+    def ended(item: int, future: Future[None]) -> None:
+        if future.exception() is not None:
+            dispatch.close()
+
+    dispatch = Dispatch(range(50), lambda item: runs.submit(work, item), room=lambda: 1, ended=ended)
+    with pytest.raises(ValueError, match="enough"):
+        for _, future in dispatch:
+            future.result()
+    assert begun == [0, 1, 2, 3]
+
+
+def test_what_was_not_fetched_can_be_asked_for(pool: ThreadPoolExecutor) -> None:
+    done = threading.Semaphore(0)
+    dispatch = Dispatch(
+        range(6), lambda item: pool.submit(abs, item), room=lambda: 2, ended=lambda item, future: done.release()
+    )
+    found = iter(dispatch)
+    first = next(found)[0]
+    assert all(done.acquire(timeout=10) for _ in range(6))
+    dispatch.close()
+    time.sleep(0.05)  # The last is told of before it lies ready.
+    assert sorted([first, *(item for item, _ in dispatch.left())]) == list(range(6))
+    assert list(dispatch.left()) == []
+
+
+@pytest.mark.parametrize("where", ["begin", "ended", "submit", "items"])
+def test_an_error_of_the_driver_is_raised_to_whoever_iterates(where: str, pool: ThreadPoolExecutor) -> None:
+    calls = iter(range(100))
+
+    def fails() -> None:
+        if next(calls) == 4:
+            raise RuntimeError("driver")
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            if where == "items":
+                fails()
+            yield number
+
+    def submit(item: int) -> Future[int]:
+        if where == "submit":
+            fails()
+        return pool.submit(abs, item)
+
+    dispatch = Dispatch(
+        items(),
+        submit,
+        room=lambda: 1,
+        begin=lambda: fails() if where == "begin" else None,
+        ended=lambda item, future: fails() if where == "ended" else None,
+    )
+    with pytest.raises(RuntimeError, match="driver"):
+        list(dispatch)

@@ -1,0 +1,120 @@
+"""Keeping an executor busy: as much under way as it has room for, and the next begun when something ends."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+__all__ = ["Dispatch"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Dispatch(Generic[Item, Result]):
+    """Runs items on an executor; iterate over it for each item and its future, as they end.
+
+    What may begin is decided here, when there is room for it: by then it is known what those before it have cost, and
+    nothing has to be called back that waits elsewhere. The thread in which something ends begins the next, so that the
+    executor never waits for whoever iterates. A million items take no more memory than what is under way and what was
+    not fetched yet.
+
+    Args:
+        items: What is to be done.
+        submit: Begins one.
+        room: How many may be under way, at least 1; asked each time, as a cluster grows.
+        begin: Asked before each: None, or why no further one may begin.
+        ended: Told of each that ended, in its thread, before the next begins. It may call `close`.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        submit: Callable[[Item], Future[Result]],
+        *,
+        room: Callable[[], int],
+        begin: Callable[[], str | None] = lambda: None,
+        ended: Callable[[Item, Future[Result]], None] = lambda item, future: None,
+    ) -> None:
+        self.refused: str | None = None
+        """What `begin` said when it let no further one begin."""
+        self._items = iter(items)
+        self._submit, self._room, self._begin, self._ended = submit, room, begin, ended
+        self._results: queue.SimpleQueue[tuple[Item, Future[Result]] | BaseException | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._here = threading.local()
+        self._under_way = 0
+        self._over = False
+
+    def close(self) -> None:
+        """Begin nothing further."""
+        with self._lock:
+            self._finish()
+
+    def __iter__(self) -> Iterator[tuple[Item, Future[Result]]]:
+        self._fill()
+        while (found := self._results.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+
+    def left(self) -> Iterator[tuple[Item, Future[Result]]]:
+        """Give what has ended and was not fetched, without waiting for more."""
+        while not self._results.empty():
+            found = self._results.get()
+            if isinstance(found, tuple):
+                yield found
+
+    def _fill(self) -> None:
+        """Begin what there is room for."""
+        while (item := self._next()) is not None:
+            refused = self._begin()
+            if refused is not None:
+                with self._lock:
+                    self.refused = self.refused or refused
+                    self._under_way -= 1
+                    self._finish()
+                return
+            future = self._submit(item)
+            # A future that has ended by now calls back at once, in this thread: this loop goes on anyway.
+            self._here.filling = True
+            try:
+                future.add_done_callback(functools.partial(self._done, item))
+            finally:
+                self._here.filling = False
+
+    def _next(self) -> Item | None:
+        with self._lock:
+            if self._over or self._under_way >= self._room():
+                return None
+            item = next(self._items, None)
+            if item is None:
+                self._finish()
+            else:
+                self._under_way += 1
+            return item
+
+    def _done(self, item: Item, future: Future[Result]) -> None:
+        inline = getattr(self._here, "filling", False)
+        try:
+            if not future.cancelled():
+                self._ended(item, future)
+                self._results.put((item, future))
+            with self._lock:
+                self._under_way -= 1
+                if self._over:
+                    self._finish()
+            if not inline:
+                self._fill()
+        except BaseException as error:  # Futures keep to themselves what is raised here.
+            self._results.put(error)
+
+    def _finish(self) -> None:
+        """Begin nothing further; with nothing under way, say that this was all. The lock is held."""
+        self._over = True
+        if self._under_way == 0:
+            self._results.put(None)
