@@ -15,10 +15,11 @@ import pytest
 from dspy.lm15 import ServerError
 
 from programs.benchmarks.peers import __main__ as command
-from programs.benchmarks.peers.bench import Bench, Cell, Setting, lms_of
+from programs.benchmarks.peers.bench import Bench, Cell
 from programs.benchmarks.peers.figures import Found, Table, keep, read
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
 from programs.benchmarks.peers.methods import METHODS, missing, smallest_budget
+from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
 from programs.benchmarks.peers.tables import all_tables, as_json, markdown, write
@@ -296,7 +297,7 @@ def test_a_metric_that_raises_is_not_taken_for_a_score_of_nothing() -> None:
 
 
 def test_a_file_that_another_server_has_loaded_counts_as_the_same_lm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("programs.benchmarks.peers.bench.embedded_lm", None)  # none is started
+    monkeypatch.setattr("programs.benchmarks.peers.setting.embedded_lm", None)  # none is started
     scorer, reference = lms_of(Setting("embedded", "embedded", 1, 1, 1, 1), 2, server="http://127.0.0.1:9/v1")
     assert scorer.model == reference.model == f"openai/{model_name(resolve_gguf(None))}"
     assert {lm.kwargs["api_base"] for lm in (scorer, reference)} == {"http://127.0.0.1:9/v1"}

@@ -12,8 +12,9 @@ from pathlib import Path
 import dspy
 
 from programs.benchmarks.peers import methods
-from programs.benchmarks.peers.bench import Bench, Cell, Setting
+from programs.benchmarks.peers.bench import Bench, Cell
 from programs.benchmarks.peers.figures import Table, keep, read
+from programs.benchmarks.peers.setting import Setting
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
 from programs.benchmarks.peers.tables import markdown, write
 from programs.benchmarks.peers.unseen import unseen

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,52 +20,19 @@ from dspy.utils.exceptions import is_retryable_lm_error
 
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
 from programs.benchmarks.peers.methods import METHODS, OURS, OURS_VERSION, TOP_K, Job, source_examples
+from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target, listed
-from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting, embedded_lm
+from tp_dspy import ObjectiveEvaluator, ReferenceCalls, ScorerCalls, SourcePrompts, Task, TransferPrompting
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, TransferPromptingError
-from tp_dspy.lms.gguf import model_name, resolve_gguf
-from tp_dspy.lms.specs import ANSWER_TOKENS, is_local
 from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.runs.folders import file_name, write_whole
 from tp_dspy.tasks.loading import load_task
 from tp_dspy.tasks.splitting import stratified_order
 
-__all__ = ["Bench", "Cell", "Setting", "lms_of"]
+__all__ = ["Bench", "Cell"]
 
 logger = logging.getLogger(__name__)
-
-_CONTEXT = 4096
-_INSTRUCTION_TOKENS = 384
-# The small LM seldom ends by itself, and this is room enough for an instruction in any of the formats.
-_FEWER_TOKENS = 128
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all cells of a table share.
-
-    Attributes:
-        scorer: The scorer LM: "embedded", a GGUF file, or a model of DSPy's.
-        reference: The reference LM, likewise.
-        budget: Scorer calls of a compile: distinct pairs of prompt and example.
-        replies: Replies of the reference LM that a compile may ask for.
-        examples: Examples in each of the two splits that a compile gets.
-        test: Held-out questions, at most.
-    """
-
-    scorer: str
-    reference: str
-    budget: int
-    replies: int
-    examples: int
-    test: int
-
-    @property
-    def key(self) -> str:
-        """A name for files: LMs by the stem of their files."""
-        lms = [Path(lm).stem if is_local(lm) else lm for lm in (self.scorer, self.reference)]
-        return file_name(f"{'-'.join(dict.fromkeys(lms))}-{self.budget}-{self.replies}-{self.examples}-{self.test}")
 
 
 @dataclass(frozen=True)
@@ -306,52 +272,6 @@ class Bench:
         more: Mapping[str, Any] = {"adapter": None, "max_errors": 10**9, "num_threads": self.threads}
         with dspy.context(lm=self.scorer, callbacks=list(callbacks), **more):
             yield
-
-
-def lms_of(
-    setting: Setting, threads: int, lm_threads: int | None = None, server: str | None = None
-) -> tuple[dspy.LM, dspy.LM]:
-    """Make scorer and reference LM of a setting.
-
-    Args:
-        setting: Names them.
-        threads: Concurrent calls.
-        lm_threads: CPU threads of a local LM; by default all.
-        server: Where a llama.cpp server listens that has loaded the local file, such as ``http://127.0.0.1:8080/v1``:
-            one that was built for this machine's CPU is several times as fast as what is installed. It counts as the
-            same LM. Its key is taken from ``LLAMA_API_KEY``.
-
-    Raises:
-        ConfigurationError: If there is a server, and not one local file that it could have loaded.
-    """
-    files = {
-        resolve_gguf(None if lm == "embedded" else lm) for lm in (setting.scorer, setting.reference) if is_local(lm)
-    }
-    if server is not None and len(files) != 1:
-        raise ConfigurationError(
-            f"--server has loaded one file, and the local LMs are {sorted(map(str, files)) or 'none'}; expected one."
-        )
-    local: dict[str, Any] = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
-
-    def make(spec: str, max_tokens: int, **settings: Any) -> dspy.LM:
-        if not is_local(spec):
-            return dspy.LM(spec, **settings)
-        file = None if spec == "embedded" else spec
-        if server is None:
-            # With the same settings for both roles, so that one server does for both.
-            return embedded_lm(file, max_tokens=max_tokens, **local, **settings)
-        settings = {"temperature": 0.0, "engine": "lm15"} | settings
-        return dspy.LM(
-            f"openai/{model_name(resolve_gguf(file))}",
-            api_base=server,
-            api_key=os.environ.get("LLAMA_API_KEY", "none"),
-            max_tokens=max_tokens,
-            **settings,
-        )
-
-    tokens = _FEWER_TOKENS if setting.reference == "embedded" else _INSTRUCTION_TOKENS
-    scorer = make(setting.scorer, ANSWER_TOKENS, logprobs=True, top_logprobs=10)
-    return scorer, make(setting.reference, tokens, temperature=1.0)
 
 
 def _line(cell: Mapping[str, Any]) -> bytes:

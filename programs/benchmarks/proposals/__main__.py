@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from programs.benchmarks.peers.bench import Setting, lms_of
+from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import listed
 from programs.benchmarks.proposals.ways import WAYS
