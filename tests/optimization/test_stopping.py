@@ -229,6 +229,18 @@ def test_a_budget_below_what_is_necessary_is_warned_of(caplog: pytest.LogCapture
     assert "budget of 129 scorer calls is less than the 130" in caplog.text
 
 
+def test_a_budget_that_leaves_less_than_a_round_of_proposals_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    plans = [replace(plan, round=8) for plan in (SOURCE, TARGET)]
+    with caplog.at_level(logging.WARNING):
+        # Three fifths of what is left are the source phase's, whose proposals take 15 each; the target's take 10.
+        Ledger(plans, [ScorerCalls(130 + 100)]).check()
+        assert not caplog.records
+        Ledger(plans, [ScorerCalls(130 + 75)]).check()
+    assert (
+        "budget of 205 scorer calls is likely to be enough for some 6 proposals, less than a round of 8" in caplog.text
+    )
+
+
 def test_plan_and_truth_are_compared() -> None:
     ledger = Ledger([SOURCE, TARGET])
     ledger.scorer.begin()

@@ -225,6 +225,25 @@ class Ledger:
                     budget,
                     least,
                 )
+            elif isinstance(budget, ScorerCalls) and (few := self._few_proposals(budget.limit)) is not None:
+                logger.warning(
+                    "The budget of %s is likely to be enough for some %d proposals, less than a round of %d: the rest "
+                    "goes to first populations and selections. To search more, take fewer examples (source_examples, "
+                    "too), a smaller top_k, no source tasks or seed_instructions=[]; or a larger budget.",
+                    budget,
+                    few,
+                    max(plan.round for plan in self.plans),
+                )
+
+    def _few_proposals(self, limit: float) -> int | None:
+        """Count the proposals that so many pairs are likely to be enough for, where that is less than a round."""
+        shares = _shares(limit, self._stages)
+        left = {
+            stage.phase: share - stage.least for stage, share in zip(self._stages, shares, strict=True) if stage.more
+        }
+        each = {p.phase: p.raced * p.proposals / p.reference_calls for p in self.plans if p.reference_calls}
+        count = sum(math.floor(left[phase] / cost + 1e-9) for phase, cost in each.items() if cost and phase in left)
+        return count if count < max((plan.round for plan in self.plans), default=0) else None
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class PhasePlan:
         reference_calls: Calls of the reference LM, the check before the first phase aside; a round none of whose
             replies can be used is asked once more.
         raced: The share of these pairs that a race is likely to take of a first population, in (0, 1].
+        round: Proposals of a round; 0 where there is none.
     """
 
     phase: str
@@ -79,6 +80,7 @@ class PhasePlan:
     selection: int
     reference_calls: int
     raced: float = 1.0
+    round: int = 0
 
     @property
     def scorer_calls(self) -> int:
@@ -93,7 +95,8 @@ class PhasePlan:
         pairs = sum(map(len, search.values()))
         held = sum(map(len, selection.values())) if selection else 0
         asked = work.rounds * work.proposals
-        return cls(phase, population * pairs, asked * pairs, (1 + work.top_k) * held, asked, raced)
+        finals, each = (1 + work.top_k) * held, work.proposals if work.rounds else 0
+        return cls(phase, population * pairs, asked * pairs, finals, asked, raced, each)
 
     @staticmethod
     def beside(plans: Sequence[PhasePlan], spent: Spent) -> str:
