@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -94,12 +95,14 @@ def test_room_that_grows_is_used(pool: ThreadPoolExecutor) -> None:
 
 def test_what_was_refused_does_not_begin_and_what_had_begun_is_given(pool: ThreadPoolExecutor) -> None:
     said = iter([None, None, None, "no more"])
-    dispatch = Dispatch(range(10), lambda item: pool.submit(abs, item), room=lambda: 2, begin=lambda: next(said))
+    dispatch = Dispatch(
+        range(10), lambda item: pool.submit(abs, item), room=lambda: 2, begin=lambda: next(said, "no more")
+    )
     assert sorted(item for item, _ in dispatch) == [0, 1, 2] and dispatch.refused == "no more"
 
 
 @pytest.mark.parametrize("executor", ["threads", "at once"])
-def test_once_it_is_closed_nothing_begins(executor: str, pool: ThreadPoolExecutor) -> None:
+def test_an_error_in_what_is_told_ends_it_after_what_had_ended_before(executor: str, pool: ThreadPoolExecutor) -> None:
     runs = AtOnce() if executor == "at once" else pool
     begun: list[int] = []
 
@@ -108,56 +111,107 @@ def test_once_it_is_closed_nothing_begins(executor: str, pool: ThreadPoolExecuto
         if item == 3:
             raise ValueError("enough")
 
-    def ended(item: int, future: Future[None]) -> None:
-        if future.exception() is not None:
-            dispatch.close()
-
-    dispatch = Dispatch(range(50), lambda item: runs.submit(work, item), room=lambda: 1, ended=ended)
+    dispatch = Dispatch(
+        range(50),
+        lambda item: runs.submit(work, item),
+        room=lambda: 1,
+        ended=lambda item, future: future.result(),
+    )
+    fetched: list[int] = []
     with pytest.raises(ValueError, match="enough"):
-        for _, future in dispatch:
-            future.result()
-    assert begun == [0, 1, 2, 3]
+        for item, _ in dispatch:
+            fetched.append(item)
+            time.sleep(0.02)
+    assert begun == [0, 1, 2, 3] and fetched == [0, 1, 2]
 
 
 def test_what_was_not_fetched_can_be_asked_for(pool: ThreadPoolExecutor) -> None:
-    done = threading.Semaphore(0)
+    dispatch = Dispatch(range(6), lambda item: pool.submit(abs, item), room=lambda: 2)
+    found = [next(iter(dispatch))[0]]
+    deadline = time.monotonic() + 10
+    while len(found) < 6 and time.monotonic() < deadline:
+        found += [item for item, _ in dispatch.left()]
+    assert sorted(found) == list(range(6))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_after_it_is_closed_nothing_is_counted_that_does_not_run(threads: int) -> None:
+    pool = ThreadPoolExecutor(max_workers=threads)
+    counted, ran = itertools.count(), itertools.count()
     dispatch = Dispatch(
-        range(6), lambda item: pool.submit(abs, item), room=lambda: 2, ended=lambda item, future: done.release()
+        range(1000),
+        lambda item: pool.submit(next, ran),
+        room=lambda: threads,
+        begin=lambda: (next(counted), time.sleep(0.002))[1],
     )
     found = iter(dispatch)
-    first = next(found)[0]
-    assert all(done.acquire(timeout=10) for _ in range(6))
+    next(found)
     dispatch.close()
-    time.sleep(0.05)  # The last is told of before it lies ready.
-    assert sorted([first, *(item for item, _ in dispatch.left())]) == list(range(6))
-    assert list(dispatch.left()) == []
+    pool.shutdown(wait=False)
+    time.sleep(0.1)
+    assert next(counted) == next(ran) < 1000
 
 
-@pytest.mark.parametrize("where", ["begin", "ended", "submit", "items"])
-def test_an_error_of_the_driver_is_raised_to_whoever_iterates(where: str, pool: ThreadPoolExecutor) -> None:
-    calls = iter(range(100))
+def test_it_may_be_closed_from_anywhere(pool: ThreadPoolExecutor) -> None:
+    def items() -> Iterator[int]:
+        for number in range(10):
+            if number == 4:
+                dispatch.close()
+            yield number
+
+    dispatch = Dispatch(items(), lambda item: pool.submit(abs, item), room=lambda: 2)
+    assert sorted(item for item, _ in dispatch) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("where", ["begin", "ended", "submit", "items", "room"])
+@pytest.mark.parametrize("room", [1, 4])
+def test_an_error_of_the_driver_is_raised_to_whoever_iterates_and_nothing_more_begins(
+    where: str, room: int, pool: ThreadPoolExecutor
+) -> None:
+    calls, begun = itertools.count(), itertools.count()
 
     def fails() -> None:
-        if next(calls) == 4:
+        if next(calls) == 8:
             raise RuntimeError("driver")
 
     def items() -> Iterator[int]:
-        for number in range(10):
+        for number in range(300):
             if where == "items":
                 fails()
             yield number
 
-    def submit(item: int) -> Future[int]:
+    def submit(item: int) -> Future[None]:
         if where == "submit":
             fails()
-        return pool.submit(abs, item)
+        next(begun)
+        return pool.submit(time.sleep, 0.003)
 
     dispatch = Dispatch(
         items(),
         submit,
-        room=lambda: 1,
+        room=lambda: (fails() if where == "room" else None) or room,
         begin=lambda: fails() if where == "begin" else None,
         ended=lambda item, future: fails() if where == "ended" else None,
     )
     with pytest.raises(RuntimeError, match="driver"):
-        list(dispatch)
+        for _ in dispatch:
+            time.sleep(0.01)
+    assert next(begun) < 300 / 2
+
+
+def test_a_future_that_was_cancelled_is_no_silence(pool: ThreadPoolExecutor) -> None:
+    def submit(item: int) -> Future[int]:
+        future: Future[int] = Future()
+        if item == 2:
+            future.cancel()
+        else:
+            future.set_result(item)
+        return future
+
+    with pytest.raises(CancelledError):
+        [future.result() for _, future in Dispatch(range(5), submit, room=lambda: 1)]
+
+
+def test_nothing_is_an_item_like_any_other(pool: ThreadPoolExecutor) -> None:
+    dispatch = Dispatch([1, None, 2], lambda item: pool.submit(repr, item), room=lambda: 1)
+    assert [item for item, _ in dispatch] == [1, None, 2]

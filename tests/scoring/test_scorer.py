@@ -551,6 +551,43 @@ def served(port: int, **settings) -> dspy.LM:
     return dspy.LM("openai/x", api_base=f"http://127.0.0.1:{port}/v1", api_key="none", cache=False, **settings)
 
 
+def test_all_that_was_paid_for_is_told_when_an_error_ends_it_all():
+    lm = scripted_lm(lambda prompt: AuthError("revoked") if number(prompt) == 7 else "B", latency=0.002, cache=False)
+    scorer = Scorer(PLAIN, lm=lm, num_threads=2)
+    program, told, late = scorer.prepare(dspy.Predict(Lettered)), [], []
+    jobs = [Job(index, program, example) for index, example in enumerate(examples(30))]
+    with pytest.raises(LMUnavailableError, match="revoked"):
+        for key, _ in scorer.score(jobs, late=lambda key, outcome: late.append(key)):
+            told.append(key)
+            time.sleep(0.05)  # Whoever writes them down is slower than the threads.
+    assert set(range(7)) <= {*told}, "what had ended before comes before the error"
+    assert len({*told, *late}) == len(told) + len(late) >= lm.scripted.calls - 2, "all but what failed or was under way"
+
+
+def test_an_lm_that_answers_is_not_taken_for_one_that_nobody_serves():
+    asked = threading.Event()
+
+    def rule(prompt: PromptView) -> str | Exception:
+        if number(prompt) in (1, 2, 3):
+            asked.wait(10)
+            return TransportError("refused")
+        return "B"
+
+    def latency(prompt: PromptView) -> float:
+        # Its samples are still under way when the others are refused.
+        slow = asked.is_set() and number(prompt) == 0
+        if number(prompt) == 0:
+            asked.set()
+        return 0.3 if slow else 0.0
+
+    lm = scripted_lm(rule, latency=latency, num_retries=0, cache=False)
+    agreement = ObjectiveEvaluator(confidence="agreement")
+    outcomes = Scorer(agreement, lm=lm, num_threads=4, max_error_rate=0.5).outcomes(
+        dspy.Predict(Lettered), examples(30)
+    )
+    assert [outcome.status for outcome in outcomes].count("error") == 3
+
+
 def test_a_model_that_nobody_serves_stops_at_the_first_call(server):
     """With DSPy's own retries left on: a wrong name is not retried."""
     with pytest.raises(LMUnavailableError, match=r"does not exist.*model's name"):

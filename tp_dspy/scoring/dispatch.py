@@ -7,12 +7,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Dispatch"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_NOTHING: Any = object()
 
 
 class Dispatch(Generic[Item, Result]):
@@ -26,9 +28,12 @@ class Dispatch(Generic[Item, Result]):
     Args:
         items: What is to be done.
         submit: Begins one.
-        room: How many may be under way, at least 1; asked each time, as a cluster grows.
+        room: How many may be under way, at least 1; asked when something ends, as a cluster grows.
         begin: Asked before each: None, or why no further one may begin.
-        ended: Told of each that ended, in its thread, before the next begins. It may call `close`.
+        ended: Told of each that ended, in its thread, before the next begins.
+
+    What one of these functions raises lets nothing further begin, and is raised to whoever iterates, after what had
+    ended before.
     """
 
     def __init__(
@@ -45,7 +50,8 @@ class Dispatch(Generic[Item, Result]):
         self._items = iter(items)
         self._submit, self._room, self._begin, self._ended = submit, room, begin, ended
         self._results: queue.SimpleQueue[tuple[Item, Future[Result]] | BaseException | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        # Reentrant, as `close` may be called by what is called while it is held: the items, a collected generator.
+        self._lock = threading.RLock()
         self._here = threading.local()
         self._under_way = 0
         self._over = False
@@ -71,15 +77,8 @@ class Dispatch(Generic[Item, Result]):
 
     def _fill(self) -> None:
         """Begin what there is room for."""
-        while (item := self._next()) is not None:
-            refused = self._begin()
-            if refused is not None:
-                with self._lock:
-                    self.refused = self.refused or refused
-                    self._under_way -= 1
-                    self._finish()
-                return
-            future = self._submit(item)
+        while (begun := self._next()) is not None:
+            item, future = begun
             # A future that has ended by now calls back at once, in this thread: this loop goes on anyway.
             self._here.filling = True
             try:
@@ -87,23 +86,26 @@ class Dispatch(Generic[Item, Result]):
             finally:
                 self._here.filling = False
 
-    def _next(self) -> Item | None:
+    def _next(self) -> tuple[Item, Future[Result]] | None:
+        """Begin one more, if there is room: in one go, so that after `close` nothing is counted that does not run."""
         with self._lock:
-            if self._over or self._under_way >= self._room():
+            if self._over or self._under_way >= max(1, self._room()):
                 return None
-            item = next(self._items, None)
-            if item is None:
-                self._finish()
-            else:
-                self._under_way += 1
-            return item
+            self._under_way += 1  # Not taken back where something raises: nobody is to say that this was all.
+            item = next(self._items, _NOTHING)
+            refused = self._begin() if item is not _NOTHING else None
+            if item is not _NOTHING and refused is None:
+                return item, self._submit(item)
+            self.refused = self.refused or refused
+            self._under_way -= 1
+            self._finish()
+            return None
 
     def _done(self, item: Item, future: Future[Result]) -> None:
         inline = getattr(self._here, "filling", False)
         try:
-            if not future.cancelled():
-                self._ended(item, future)
-                self._results.put((item, future))
+            self._ended(item, future)
+            self._results.put((item, future))
             with self._lock:
                 self._under_way -= 1
                 if self._over:
@@ -111,6 +113,8 @@ class Dispatch(Generic[Item, Result]):
             if not inline:
                 self._fill()
         except BaseException as error:  # Futures keep to themselves what is raised here.
+            with self._lock:
+                self._over = True
             self._results.put(error)
 
     def _finish(self) -> None:

@@ -215,7 +215,7 @@ class Scorer:
         own = [p.lm for program in programs.values() for _, p in program.named_sub_modules(dspy.Predict)]
         lms = [lm or default for lm in own]
         named = ", ".join(dict.fromkeys(address(lm) for lm in lms if lm is not None))
-        return _Run(asking, named, gate)
+        return _Run(asking, named, gate, self.throttles, self.throttles.answered)
 
     def _failed(
         self, failures: Mapping[Any, Outcome], done: int, run: _Run, before: tuple[int, int] = (0, 0)
@@ -240,17 +240,12 @@ class Scorer:
             asking, hushed = run.asking[id(job.program)], job.key in run.hushed
             return pool.submit(context.copy().run, _in_thread, asking, job.example, run.last, hushed, run.ending)
 
-        def ended(job: Job[Key], future: Future[Attempt]) -> None:
-            run.take(future)
-            if run.stop is not None:
-                dispatch.close()  # Before the next begins, so that no further call is paid for.
-
         begin = run.gate.begin if run.gate is not None else lambda: None
-        dispatch = Dispatch(jobs, submit, room=lambda: self.num_threads, begin=begin, ended=ended)
+        dispatch = Dispatch(
+            jobs, submit, room=lambda: self.num_threads, begin=begin, ended=lambda job, future: run.take(future)
+        )
         try:
             for job, future in dispatch:
-                if run.stop is not None:
-                    raise run.stop
                 made = future.result()
                 if made.passing:
                     run.passing.add(job.key)
@@ -273,25 +268,27 @@ class _Run:
         asking: How each program is asked, by the program's id.
         lms: The LMs by name and address, for messages.
         gate: Lets calls begin.
+        throttles: Know of calls that were answered.
+        answered_before: How many there were before this run.
         reached: Whether the LM has answered anything.
         refused: Calls that found nobody to talk to.
         last: Whether each pair is being tried for the last time.
         hushed: Pairs whose reply was empty, by key, that are being asked again.
         passing: Pairs that failed in this pass for a reason that may pass.
         halted: Why the gate let no more begin.
-        stop: The error that ends it all.
     """
 
     asking: dict[int, Asking]
     lms: str
-    gate: Gate | None = None
+    gate: Gate | None
+    throttles: Throttles
+    answered_before: int
     reached: bool = False
     refused: int = 0
     last: bool = False
     hushed: set[Any] = field(default_factory=set)
     passing: set[Any] = field(default_factory=set)
     halted: str | None = None
-    stop: BaseException | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -300,20 +297,20 @@ class _Run:
         return self.gate.ending if self.gate is not None else None
 
     def take(self, future: Future[Attempt]) -> None:
-        """Take in what came of an attempt, in whichever thread it ended."""
-        error = future.exception()
-        if error is not None:
-            with self.lock:
-                self.stop = self.stop or error
-            return
+        """Take in what came of an attempt, in whichever thread it ended.
+
+        Raises:
+            Exception: What asking again cannot mend; nothing further begins.
+        """
         made = future.result()
         if self.gate is not None:
             self.gate.spent(made.outcome.usage)
         with self.lock:
-            self.reached = self.reached or made.reached
+            # Of an attempt that is under way, and makes several calls, the throttles know.
+            self.reached = self.reached or made.reached or self.throttles.answered > self.answered_before
             self.refused += made.refused
             if made.refused and self.refused >= _NO_CONNECTION and not self.reached:
-                self.stop = self.stop or self.unreachable(made.outcome.error)
+                raise self.unreachable(made.outcome.error)
 
     def unreachable(self, reason: object) -> LMUnavailableError:
         """Say that nobody listens."""

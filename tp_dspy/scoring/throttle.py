@@ -109,6 +109,8 @@ class Throttle:
         self.most = min(most, limits.max_concurrency or most)
         self.failures = 0
         """Calls that failed for a reason that may pass, as a count."""
+        self.answered = 0
+        """Calls that the endpoint answered, and not only DSPy's cache, as a count."""
         self._allowed = float(self.most)
         self._requests = _Bucket(limits.requests_per_minute) if limits.requests_per_minute else None
         self._tokens = _Bucket(limits.tokens_per_minute) if limits.tokens_per_minute else None
@@ -165,6 +167,7 @@ class Throttle:
         with self._free:
             self._under_way -= 1
             self._cached = not request
+            self.answered += request and tokens is not None
             if self._requests and not request:
                 self._requests.level += 1.0  # It came out of DSPy's cache.
             if tokens is not None:
@@ -216,7 +219,12 @@ class Throttles:
     @property
     def failures(self) -> int:
         """Calls that failed for a reason that may pass, as a count, whether or not they succeeded later."""
-        return sum(throttle.failures for throttle in self._throttles.values())
+        return sum(throttle.failures for throttle in list(self._throttles.values()))
+
+    @property
+    def answered(self) -> int:
+        """Calls that were answered, and not only by DSPy's cache, as a count."""
+        return sum(throttle.answered for throttle in list(self._throttles.values()))
 
     def check(self, lms: Iterable[dspy.BaseLM]) -> None:
         """Make sure that every limit is of one of these LMs.
