@@ -460,7 +460,9 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     assert "| Transfer-Prompting, source prompts at hand | 32 | 0.75 | 0.12 |" in shown
     assert "| dspy.GEPA |" in shown and "won : tied : lost" in shown and "4 : 0 : 0" in shown
     written = sorted(path.name for path in tmp_path.glob("*/tables/*"))
-    assert written == ["curve.png", "curve.svg", "table.csv", "table.json", "table.md", "table.tex"]
+    assert written == ["curve.png", "curve.svg", "summary.md", "table.csv", "table.json", "table.md", "table.tex"]
+    (short,) = tmp_path.glob("*/tables/summary.md")
+    assert "| dspy.GEPA | " in short.read_text() and "nan" not in short.read_text()
     # What is passed on makes the same table, and quotes nobody.
     passed = tmp_path / "passed" / "cells.jsonl"
     monkeypatch.setattr("sys.argv", [*arguments, "--methods", "original", "gepa", "at_hand", "--keep", str(passed)])
@@ -468,6 +470,20 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     assert not any(one["prompts"] for one in read(passed)) and all(one["prompts"] for one in kept)
     assert {one["ended"] for one in read(passed)} == {"failed, after 4 errors (ValueError)"}
     assert markdown(Table(read(passed), list(METHODS))) == markdown(Table(kept, list(METHODS)))
+
+
+def test_the_readme_tells_what_the_kept_cells_say() -> None:
+    root = Path(command.__file__).parents[3]
+    (file,) = (root / "programs/benchmarks/peers/cells").glob("*.jsonl")
+    table = Table([one for one in read(file) if one["target"] == "nguha/legalbench:hearsay"], list(METHODS))
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    said = " ".join(readme[readme.index("programs/benchmarks/peers/cells") :].split())[:600]
+    scores = {name: f"{table.mean(name).value:.3f}" for name in table.methods}
+    assert f"ours {scores['at_hand']}, the library's general instructions {scores['general']}" in said
+    assert f"the original {scores['original']}, SIMBA {scores['simba']}, GEPA {scores['gepa']}" in said
+    assert f"MIPROv2 {scores['miprov2']}, COPRO {scores['copro']};" in said
+    others = [table.difference("at_hand", other).mean for other in table.methods if other != "at_hand"]
+    assert "no interval of a difference leaves out 0" in said and all(d.low <= 0.0 <= d.high for d in others)
 
 
 def test_every_form_has_the_figures(tmp_path: Path) -> None:
