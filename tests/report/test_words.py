@@ -56,7 +56,7 @@ def test_words_that_changed_in_a_row_are_one_change() -> None:
 
 @pytest.mark.parametrize("vocabulary", [2, 50, 99, 150, 1000, 10_000])
 @pytest.mark.parametrize("sentences", [False, True])
-def test_texts_of_ten_thousand_words_take_less_than_a_second(vocabulary: int, sentences: bool) -> None:
+def test_texts_of_ten_thousand_words_take_a_second_or_so(vocabulary: int, sentences: bool) -> None:
     rng = random.Random(vocabulary)
     words = [f"w{n}" for n in range(vocabulary)]
     before = [rng.choice(words) + ("." if sentences and n % 12 == 0 else "") for n in range(10_000)]
@@ -65,7 +65,8 @@ def test_texts_of_ten_thousand_words_take_less_than_a_second(vocabulary: int, se
     for after in (other, edited):
         began = time.process_time()
         pieces = difference(" ".join(before), " ".join(after))
-        assert time.process_time() - began < 1.0
+        # Slow machines took 1.3 s; in quadratic time it would be minutes.
+        assert time.process_time() - began < 4.0
         assert "".join(text for op, text in pieces if op != "delete") == " ".join(after)
 
 
