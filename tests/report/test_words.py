@@ -65,7 +65,7 @@ def test_texts_of_ten_thousand_words_take_a_second_or_so(vocabulary: int, senten
     for after in (other, edited):
         began = time.process_time()
         pieces = difference(" ".join(before), " ".join(after))
-        # Slow machines took 1.3 s; in quadratic time it would be minutes.
+        # A slow machine took 1.3 s.
         assert time.process_time() - began < 4.0
         assert "".join(text for op, text in pieces if op != "delete") == " ".join(after)
 
