@@ -305,6 +305,21 @@ def test_a_file_that_another_server_has_loaded_counts_as_the_same_lm(monkeypatch
     assert (scorer.kwargs["temperature"], reference.kwargs["temperature"]) == (0.0, 1.0)
 
 
+def test_each_of_two_local_lms_has_a_server_of_its_own(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.gguf", tmp_path / "other.gguf"
+    for file in (one, other):
+        file.write_bytes(b"GGUF" + file.name.encode())
+    setting = Setting(str(one), str(other), 1, 1, 1, 1)
+    urls = ("http://127.0.0.1:8/v1", "http://127.0.0.1:9/v1")
+    lms = lms_of(setting, 2, None, *urls)
+    assert tuple(lm.kwargs["api_base"] for lm in lms) == urls
+    assert [lm.model.split("-")[0] for lm in lms] == ["openai/one", "openai/other"]
+    with pytest.raises(ConfigurationError, match="give --reference-server for the second"):
+        lms_of(setting, 2, server=urls[0])
+    with pytest.raises(ConfigurationError, match="that LM is called elsewhere"):
+        lms_of(Setting("openai/a", str(other), 1, 1, 1, 1), 2, None, *urls)
+
+
 def test_an_optimiser_whose_budget_is_too_small_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], task
     """Run what is missing."""
     # What an LM has said once is asked for no more, by whichever optimiser.
     dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
-    bench = Bench(setting, args.out, args.threads, args.lm_threads, args.server, tasks=tasks)
+    bench = Bench(setting, args.out, args.threads, args.lm_threads, (args.server, args.reference_server), tasks=tasks)
     if args.cells is not None:
         _say(f"{bench.adopt(read(args.cells))} cells taken from {args.cells.as_posix()}")
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
@@ -105,6 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=4, help="concurrent calls (default 4)")
     parser.add_argument("--lm-threads", type=int, help="CPU threads of a local LM; 1 where other work goes on")
     parser.add_argument("--server", help="URL of a llama.cpp server that has loaded the local LM's file, with its /v1")
+    parser.add_argument("--reference-server", help="likewise for --reference-lm, if another file")
     parser.add_argument("--table", action="store_true", help="run nothing: the tables of the cells that are there")
     parser.add_argument("--cells", type=Path, help="cells that --keep wrote: not run again; with --table, shown")
     parser.add_argument("--keep", type=Path, help="write the cells to such a file, without the prompts")

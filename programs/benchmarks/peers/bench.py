@@ -57,7 +57,7 @@ class Bench:
         out: Where they are kept: outcomes, never questions.
         threads: Concurrent calls.
         lm_threads: CPU threads of a local LM; by default all.
-        server: As in `lms_of`.
+        servers: Of the scorer and of the reference LM, as in `lms_of`.
         lms: Scorer and reference LM at hand, in the place of those that the setting names.
         tasks: Tasks at hand by name; others are loaded by their names.
     """
@@ -68,7 +68,7 @@ class Bench:
         out: Path,
         threads: int,
         lm_threads: int | None = None,
-        server: str | None = None,
+        servers: tuple[str | None, str | None] = (None, None),
         lms: tuple[dspy.LM, dspy.LM] | None = None,
         tasks: Mapping[str, Task] | None = None,
     ) -> None:
@@ -76,7 +76,7 @@ class Bench:
         self.folder = out / setting.key
         self.tasks = dict(tasks or {})
         self.objective = ObjectiveEvaluator()
-        self.scorer, self.reference = lms or lms_of(setting, threads, lm_threads, server)
+        self.scorer, self.reference = lms or lms_of(setting, threads, lm_threads, *servers)
         self.reference.is_reference = True
 
     def known(self, cell: Cell, target: Target, again: bool = False) -> dict[str, Any] | None:

@@ -51,7 +51,11 @@ class Setting:
 
 
 def lms_of(
-    setting: Setting, threads: int, lm_threads: int | None = None, server: str | None = None
+    setting: Setting,
+    threads: int,
+    lm_threads: int | None = None,
+    server: str | None = None,
+    reference_server: str | None = None,
 ) -> tuple[dspy.LM, dspy.LM]:
     """Make scorer and reference LM of a setting.
 
@@ -62,35 +66,40 @@ def lms_of(
         server: Where a llama.cpp server listens that has loaded the local file, such as ``http://127.0.0.1:8080/v1``:
             one that was built for this machine's CPU is 1.5 to 2.4 times as fast as what is installed. It counts as the
             same LM. Its key is taken from ``LLAMA_API_KEY``.
+        reference_server: Likewise for the reference LM, where that is another local file.
 
     Raises:
-        ConfigurationError: If there is a server, and not one local file that it could have loaded.
+        ConfigurationError: If a server is given for what is no local LM, or one for two files.
     """
-    files = {
-        resolve_gguf(None if lm == "embedded" else lm) for lm in (setting.scorer, setting.reference) if is_local(lm)
-    }
-    if server is not None and len(files) != 1:
+    files = [None if not is_local(lm) else "" if lm == "embedded" else lm for lm in (setting.scorer, setting.reference)]
+    if reference_server is None and files[0] == files[1]:
+        reference_server = server
+    servers = (server, reference_server)
+    for file, url, option in zip(files, servers, ("--server", "--reference-server"), strict=True):
+        if url is not None and file is None:
+            raise ConfigurationError(f"{option} is {url}, and that LM is called elsewhere; expected a local LM for it.")
+    if server is not None and reference_server is None and files[1] is not None:
         raise ConfigurationError(
-            f"--server has loaded one file, and the local LMs are {sorted(map(str, files)) or 'none'}; expected one."
+            f"--server has loaded one file, and the local LMs are {files[0]} and {files[1] or 'embedded'}; give "
+            "--reference-server for the second."
         )
     local: dict[str, Any] = {"parallel": threads, "threads": lm_threads, "context": _CONTEXT}
 
-    def make(spec: str, max_tokens: int, **settings: Any) -> dspy.LM:
-        if not is_local(spec):
+    def make(spec: str, file: str | None, url: str | None, max_tokens: int, **settings: Any) -> dspy.LM:
+        if file is None:
             return dspy.LM(spec, **settings)
-        file = None if spec == "embedded" else spec
-        if server is None:
+        if url is None:
             # With the same settings for both roles, so that one server does for both.
-            return embedded_lm(file, max_tokens=max_tokens, **local, **settings)
+            return embedded_lm(file or None, max_tokens=max_tokens, **local, **settings)
         settings = {"temperature": 0.0, "engine": "lm15"} | settings
         return dspy.LM(
-            f"openai/{model_name(resolve_gguf(file))}",
-            api_base=server,
+            f"openai/{model_name(resolve_gguf(file or None))}",
+            api_base=url,
             api_key=os.environ.get("LLAMA_API_KEY", "none"),
             max_tokens=max_tokens,
             **settings,
         )
 
     tokens = _FEWER_TOKENS if setting.reference == "embedded" else _INSTRUCTION_TOKENS
-    scorer = make(setting.scorer, ANSWER_TOKENS, logprobs=True, top_logprobs=10)
-    return scorer, make(setting.reference, tokens, temperature=1.0)
+    scorer = make(setting.scorer, files[0], server, ANSWER_TOKENS, logprobs=True, top_logprobs=10)
+    return scorer, make(setting.reference, files[1], reference_server, tokens, temperature=1.0)
