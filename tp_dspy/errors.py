@@ -18,6 +18,7 @@ __all__ = [
     "SplitOverlapError",
     "SplitOverlapWarning",
     "TransferPromptingError",
+    "WorkersLostError",
 ]
 
 
@@ -59,6 +60,10 @@ class MissingDependencyError(TransferPromptingError, ImportError):
 
 class ScoringFailedError(TransferPromptingError, RuntimeError):
     """Too many scorer calls failed for reasons that are not the prompt's; nothing was held against a prompt."""
+
+
+class WorkersLostError(TransferPromptingError, RuntimeError):
+    """Worker processes died, or cannot run what they are given; nothing was held against a prompt."""
 
 
 class ArtifactError(TransferPromptingError, ValueError):

@@ -47,7 +47,7 @@ def test_every_item_is_done_and_no_more_at_once_than_there_is_room_for(pool: Thr
 
     dispatch = Dispatch(range(300), lambda item: pool.submit(work, item), room=lambda: 5)
     assert {item: future.result() for item, future in dispatch} == {item: item * item for item in range(300)}
-    assert most == 5 and dispatch.refused is None
+    assert most == 5
 
 
 def test_a_place_is_taken_again_before_anybody_fetches_what_ended(pool: ThreadPoolExecutor) -> None:
@@ -93,12 +93,19 @@ def test_room_that_grows_is_used(pool: ThreadPoolExecutor) -> None:
     assert len(list(found)) == 4
 
 
-def test_what_was_refused_does_not_begin_and_what_had_begun_is_given(pool: ThreadPoolExecutor) -> None:
-    said = iter([None, None, None, "no more"])
+def test_items_may_end_when_it_is_known_what_those_before_have_cost(pool: ThreadPoolExecutor) -> None:
+    spent: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            if sum(spent) >= 6:
+                return
+            yield number
+
     dispatch = Dispatch(
-        range(10), lambda item: pool.submit(abs, item), room=lambda: 2, begin=lambda: next(said, "no more")
+        items(), lambda item: pool.submit(abs, item), room=lambda: 1, ended=lambda item, future: spent.append(item)
     )
-    assert sorted(item for item, _ in dispatch) == [0, 1, 2] and dispatch.refused == "no more"
+    assert [item for item, _ in dispatch] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("executor", ["threads", "at once"])
@@ -138,12 +145,14 @@ def test_what_was_not_fetched_can_be_asked_for(pool: ThreadPoolExecutor) -> None
 def test_after_it_is_closed_nothing_is_counted_that_does_not_run(threads: int) -> None:
     pool = ThreadPoolExecutor(max_workers=threads)
     counted, ran = itertools.count(), itertools.count()
-    dispatch = Dispatch(
-        range(1000),
-        lambda item: pool.submit(next, ran),
-        room=lambda: threads,
-        begin=lambda: (next(counted), time.sleep(0.002))[1],
-    )
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            next(counted)
+            time.sleep(0.002)
+            yield number
+
+    dispatch = Dispatch(items(), lambda item: pool.submit(next, ran), room=lambda: threads)
     found = iter(dispatch)
     next(found)
     dispatch.close()
@@ -163,7 +172,7 @@ def test_it_may_be_closed_from_anywhere(pool: ThreadPoolExecutor) -> None:
     assert sorted(item for item, _ in dispatch) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("where", ["begin", "ended", "submit", "items", "room"])
+@pytest.mark.parametrize("where", ["ended", "submit", "items", "room"])
 @pytest.mark.parametrize("room", [1, 4])
 def test_an_error_of_the_driver_is_raised_to_whoever_iterates_and_nothing_more_begins(
     where: str, room: int, pool: ThreadPoolExecutor
@@ -190,7 +199,6 @@ def test_an_error_of_the_driver_is_raised_to_whoever_iterates_and_nothing_more_b
         items(),
         submit,
         room=lambda: (fails() if where == "room" else None) or room,
-        begin=lambda: fails() if where == "begin" else None,
         ended=lambda item, future: fails() if where == "ended" else None,
     )
     with pytest.raises(RuntimeError, match="driver"):

@@ -2,7 +2,8 @@
 
 A llama.cpp server (package xllamacpp) loads a GGUF file and listens on a free port of the loopback interface; the
 `dspy.LM` handed out speaks the OpenAI protocol to it. The server asks for a key of its own, so that other users of the
-machine cannot use it.
+machine cannot use it; the environment variable ``TP_DSPY_EMBEDDED_KEY`` hands it to processes started from here, such
+as workers.
 
 **Same prompt, same reply?** By default replies are computed next to others and upon cached prefixes, in batches of
 varying shape, which rounds differently. Over 60 questions, one at a time or four at once, in any order: the same texts
@@ -49,10 +50,12 @@ import dspy
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, MissingDependencyError
 from tp_dspy.lms.gguf import model_name, resolve_gguf
 
-__all__ = ["embedded_lm", "stop_embedded"]
+__all__ = ["EMBEDDED_KEY", "embedded_key", "embedded_lm", "stop_embedded"]
 
 logger = logging.getLogger(__name__)
 
+EMBEDDED_KEY = "TP_DSPY_EMBEDDED_KEY"
+"""The environment variable with the key of this process's servers."""
 _HOST = "127.0.0.1"
 _OURS = ("model", "api_base", "base_url", "api_key")
 
@@ -164,6 +167,11 @@ def stop_embedded() -> None:
         _running.clear()
 
 
+def embedded_key() -> str:
+    """Give the key of the servers of this process: in the environment, for processes that it starts to call them."""
+    return os.environ.setdefault(EMBEDDED_KEY, secrets.token_hex(16))
+
+
 def _check(parallel: int, context: int, threads: int | None, max_tokens: int, lm_kwargs: dict[str, Any]) -> None:
     """Refuse settings that cannot work, before anything starts."""
     if parallel < 1:
@@ -194,7 +202,7 @@ def _start(settings: _Settings) -> _Running:
         )
     import xllamacpp
 
-    key = secrets.token_hex(16)
+    key = embedded_key()
     params = xllamacpp.CommonParams()
     params.model.path = str(settings.path)
     params.verbosity = -1

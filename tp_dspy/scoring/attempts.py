@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import dspy
@@ -19,8 +20,9 @@ from tp_dspy.scoring.running import refuses_logprobs, replies_to, run_program, s
 if TYPE_CHECKING:
     from tp_dspy.scoring.choices import TypedChoices
     from tp_dspy.scoring.objective import ObjectiveEvaluator
+    from tp_dspy.scoring.throttle import Counts
 
-__all__ = ["SILENT", "Asking", "Attempt", "Job", "attempt"]
+__all__ = ["SILENT", "Asking", "Attempt", "Batch", "Job", "attempt", "run_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,41 @@ class Attempt:
     reached: bool = False
     refused: bool = False
     passing: bool = False
+
+
+@dataclass
+class Batch:
+    """What came of attempts that were made one after the other.
+
+    Attributes:
+        attempts: In the order of the pairs; shorter than these where an error ended it.
+        error: What asking again cannot mend: the pair after the last attempt was not judged, and no other is to begin.
+        seconds: How long all of it took.
+        tally: What was asked of each endpoint, by its address; empty where the throttles know it already.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    error: BaseException | None = None
+    seconds: float = 0.0
+    tally: Mapping[str, Counts] = field(default_factory=dict)
+
+
+def run_batch(asking: Asking, pairs: Sequence[tuple[dspy.Example, bool]], *, last: bool) -> Batch:
+    """Make attempts one after the other; see `attempt`.
+
+    Args:
+        asking: How.
+        pairs: Examples, and whether the reply was empty before.
+        last: Whether the pairs are being tried for the last time.
+    """
+    made, began = Batch(), time.monotonic()
+    try:
+        for example, hushed in pairs:
+            made.attempts.append(attempt(asking, example, last=last, hushed=hushed))
+    except Exception as error:
+        made.error = error
+    made.seconds = time.monotonic() - began
+    return made
 
 
 def attempt(asking: Asking, example: dspy.Example, *, last: bool, hushed: bool) -> Attempt:

@@ -20,16 +20,15 @@ _NOTHING: Any = object()
 class Dispatch(Generic[Item, Result]):
     """Runs items on an executor; iterate over it for each item and its future, as they end.
 
-    What may begin is decided here, when there is room for it: by then it is known what those before it have cost, and
+    The next item is asked for when there is room for it: by then it is known what those before it have cost, and
     nothing has to be called back that waits elsewhere. The thread in which something ends begins the next, so that the
     executor never waits for whoever iterates. A million items take no more memory than what is under way and what was
     not fetched yet.
 
     Args:
-        items: What is to be done.
+        items: What is to be done; their end is the end of all, also where they decide that no further one may begin.
         submit: Begins one.
         room: How many may be under way, at least 1; asked when something ends, as a cluster grows.
-        begin: Asked before each: None, or why no further one may begin.
         ended: Told of each that ended, in its thread, before the next begins.
 
     What one of these functions raises lets nothing further begin, and is raised to whoever iterates, after what had
@@ -42,13 +41,10 @@ class Dispatch(Generic[Item, Result]):
         submit: Callable[[Item], Future[Result]],
         *,
         room: Callable[[], int],
-        begin: Callable[[], str | None] = lambda: None,
         ended: Callable[[Item, Future[Result]], None] = lambda item, future: None,
     ) -> None:
-        self.refused: str | None = None
-        """What `begin` said when it let no further one begin."""
         self._items = iter(items)
-        self._submit, self._room, self._begin, self._ended = submit, room, begin, ended
+        self._submit, self._room, self._ended = submit, room, ended
         self._results: queue.SimpleQueue[tuple[Item, Future[Result]] | BaseException | None] = queue.SimpleQueue()
         # Reentrant, as `close` may be called by what is called while it is held: the items, a collected generator.
         self._lock = threading.RLock()
@@ -93,10 +89,8 @@ class Dispatch(Generic[Item, Result]):
                 return None
             self._under_way += 1  # Not taken back where something raises: nobody is to say that this was all.
             item = next(self._items, _NOTHING)
-            refused = self._begin() if item is not _NOTHING else None
-            if item is not _NOTHING and refused is None:
+            if item is not _NOTHING:
                 return item, self._submit(item)
-            self.refused = self.refused or refused
             self._under_way -= 1
             self._finish()
             return None

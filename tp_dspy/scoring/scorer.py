@@ -1,31 +1,31 @@
-"""The scorer: runs (program, example) pairs in one pool of threads, one typed outcome each."""
+"""The scorer: runs (program, example) pairs, all by one crew of threads or workers, one typed outcome each."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dspy
 
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ScoringFailedError
-from tp_dspy.scoring.attempts import SILENT, Asking, Attempt, Job, attempt
+from tp_dspy.scoring.attempts import SILENT, Asking, Batch, Job
 from tp_dspy.scoring.bar import watched
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.calls import address
 from tp_dspy.scoring.dispatch import Dispatch
+from tp_dspy.scoring.executors import Opened, Workers, crew
 from tp_dspy.scoring.gate import Gate, HaltedError
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.programs import copy_sharing_lms
 from tp_dspy.scoring.running import call_defaults, samplers, without_fallback
-from tp_dspy.scoring.throttle import Limits, Throttles, until
+from tp_dspy.scoring.throttle import Limits, Throttles
 
 if TYPE_CHECKING:
     from tp_dspy.scoring.objective import ObjectiveEvaluator
@@ -42,6 +42,8 @@ _OUTAGE_SHARE = 0.5
 # How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
 _AGAIN = 5
 _PATIENCE = 120.0
+# The limit of a cluster's calls at once is its size.
+_NO_LIMIT = 1_000_000
 # Nobody listens: so many connections failed, and none succeeded.
 _NO_CONNECTION = 3
 
@@ -58,13 +60,15 @@ class Scorer:
     Args:
         objective: Judges each prediction.
         lm: The scorer LM, for predictors that have none of their own; by default the configured one.
-        num_threads: Concurrent calls, at least 1; by default DSPy's setting.
+        num_threads: Concurrent calls, at least 1; by default DSPy's setting, or with a cluster all that it can.
         max_error_rate: Share of pairs, in [0, 1], that may end without an answer for reasons that are not the
             prompt's. Above it `ScoringFailedError` is raised.
         limits: What the endpoints may be asked for: the same for each, or by model name.
+        executor: Where the program runs, see `tp_dspy.scoring.executors.crew`; by default in threads.
 
     Raises:
         ConfigurationError: If an argument has a value that cannot work.
+        MissingDependencyError: If the executor is a Dask cluster, and distributed is not installed.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Scorer:
         num_threads: int | None = None,
         max_error_rate: float = 0.1,
         limits: Limits | Mapping[str, Limits] | None = None,
+        executor: Any = None,
     ) -> None:
         threads = num_threads if num_threads is not None else dspy.settings.num_threads
         if not isinstance(threads, int) or threads < 1:
@@ -87,7 +92,8 @@ class Scorer:
         self.lm = lm
         self.num_threads = threads
         self.max_error_rate = max_error_rate
-        self.throttles = Throttles(limits, threads)
+        self.crew = crew(executor, num_threads)
+        self.throttles = Throttles(limits, _NO_LIMIT if isinstance(self.crew, Workers) else threads)
 
     def prepare(self, program: dspy.Module) -> dspy.Module:
         """Copy a program for scoring; see the class for what differs from the original.
@@ -232,32 +238,46 @@ class Scorer:
     def _outcomes(
         self, jobs: Sequence[Job[Key]], run: _Run, late: Callable[[Key, Outcome], None] | None
     ) -> Iterator[tuple[Key, Outcome]]:
-        pool = ThreadPoolExecutor(max_workers=self.num_threads, thread_name_prefix="tp_dspy-scorer")
-        # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
-        context = contextvars.copy_context()
+        with self.crew.open(self.throttles, run.ending) as crew:
 
-        def submit(job: Job[Key]) -> Future[Attempt]:
-            asking, hushed = run.asking[id(job.program)], job.key in run.hushed
-            return pool.submit(context.copy().run, _in_thread, asking, job.example, run.last, hushed, run.ending)
+            def submit(block: Sequence[Job[Key]]) -> Future[Batch]:
+                pairs = [(job.example, job.key in run.hushed) for job in block]
+                return crew.submit(run.asking[id(block[0].program)], pairs, run.last)
 
-        begin = run.gate.begin if run.gate is not None else lambda: None
-        dispatch = Dispatch(
-            jobs, submit, room=lambda: self.num_threads, begin=begin, ended=lambda job, future: run.take(future)
-        )
-        try:
-            for job, future in dispatch:
-                made = future.result()
-                if made.passing:
-                    run.passing.add(job.key)
-                yield job.key, made.outcome
-            run.halted = run.halted or dispatch.refused
-        finally:
-            # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
-            dispatch.close()
-            pool.shutdown(wait=False)
-            for job, future in dispatch.left():
-                if late is not None and future.exception() is None:
-                    late(job.key, future.result().outcome)
+            dispatch = Dispatch(
+                _blocks(jobs, run, crew), submit, room=crew.room, ended=lambda block, future: run.take(dispatch, future)
+            )
+            try:
+                for block, future in dispatch:
+                    batch = future.result()
+                    for job, made in zip(block, batch.attempts, strict=False):
+                        if made.passing:
+                            run.passing.add(job.key)
+                        yield job.key, made.outcome
+                    if batch.error is not None:
+                        raise batch.error
+            finally:
+                # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
+                dispatch.close()
+                for block, future in dispatch.left():
+                    if late is not None and not future.cancelled() and future.exception() is None:
+                        for job, made in zip(block, future.result().attempts, strict=False):
+                            late(job.key, made.outcome)
+
+
+def _blocks(jobs: Sequence[Job[Key]], run: _Run, crew: Opened) -> Iterator[Sequence[Job[Key]]]:
+    """Give what is to be done together: pairs of one program that the gate lets begin."""
+    block: list[Job[Key]] = []
+    for number, job in enumerate(jobs):
+        if block and (job.program is not block[0].program or len(block) >= crew.size(len(jobs) - number + len(block))):
+            yield block
+            block = []
+        run.halted = run.gate.begin() if run.gate is not None else None
+        if run.halted is not None:
+            break
+        block.append(job)
+    if block:
+        yield block
 
 
 @dataclass
@@ -296,21 +316,21 @@ class _Run:
         """Set when no further call is to begin."""
         return self.gate.ending if self.gate is not None else None
 
-    def take(self, future: Future[Attempt]) -> None:
-        """Take in what came of an attempt, in whichever thread it ended.
-
-        Raises:
-            Exception: What asking again cannot mend; nothing further begins.
-        """
-        made = future.result()
-        if self.gate is not None:
-            self.gate.spent(made.outcome.usage)
-        with self.lock:
-            # Of an attempt that is under way, and makes several calls, the throttles know.
-            self.reached = self.reached or made.reached or self.throttles.answered > self.answered_before
-            self.refused += made.refused
-            if made.refused and self.refused >= _NO_CONNECTION and not self.reached:
-                raise self.unreachable(made.outcome.error)
+    def take(self, dispatch: Dispatch[Any, Batch], future: Future[Batch]) -> None:
+        """Take in what came of a batch, in whichever thread it ended; where asking again cannot mend it, end all."""
+        batch = future.result()
+        for made in batch.attempts:
+            if self.gate is not None:
+                self.gate.spent(made.outcome.usage)
+            with self.lock:
+                # Of an attempt that is under way, and makes several calls, the throttles know.
+                self.reached = self.reached or made.reached or self.throttles.answered > self.answered_before
+                self.refused += made.refused
+                if made.refused and self.refused >= _NO_CONNECTION and not self.reached and batch.error is None:
+                    batch.error = self.unreachable(made.outcome.error)
+        if batch.error is not None:
+            # It is raised to whoever iterates when its turn comes, after what this batch has paid for.
+            dispatch.close()
 
     def unreachable(self, reason: object) -> LMUnavailableError:
         """Say that nobody listens."""
@@ -318,13 +338,6 @@ class _Run:
             f"The LM ({self.lms}) cannot be reached: {self.refused} calls failed to connect and none succeeded "
             f"({reason}). Check that the server runs, api_base and the network; then call again."
         )
-
-
-def _in_thread(
-    asking: Asking, example: dspy.Example, last: bool, hushed: bool, ending: threading.Event | None
-) -> Attempt:
-    with until(ending):
-        return attempt(asking, example, last=last, hushed=hushed)
 
 
 def _reasons(failures: Mapping[Any, Outcome]) -> str:

@@ -26,11 +26,12 @@ from tp_dspy.errors import ConfigurationError
 from tp_dspy.scoring.calls import address, calls_so_far
 from tp_dspy.scoring.gate import HaltedError
 
-__all__ = ["Limits", "Throttle", "Throttles", "troubled", "until"]
+__all__ = ["Counts", "Limits", "Throttle", "Throttles", "original", "tallied", "troubled", "until"]
 
 logger = logging.getLogger(__name__)
 
 _ENDING: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("ending", default=None)
+_TALLY: contextvars.ContextVar[dict[str, Counts] | None] = contextvars.ContextVar("tally", default=None)
 
 # Seconds before the first retry, twice as many before each further one, and the most.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
@@ -64,6 +65,34 @@ class Limits:
         for name, value in vars(self).items():
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{name} is {value!r}; expected a whole number of at least 1, or None.")
+
+
+@dataclass
+class Counts:
+    """What was asked of an endpoint.
+
+    Attributes:
+        requests: Requests sent, those that failed among them.
+        answered: Those that were answered.
+        failures: Those that failed for a reason that may pass.
+        tokens: Tokens sent and generated.
+    """
+
+    requests: int = 0
+    answered: int = 0
+    failures: int = 0
+    tokens: int = 0
+
+
+@contextlib.contextmanager
+def tallied() -> Iterator[dict[str, Counts]]:
+    """Count what governed LMs are asked for in the block, in this thread, by the addresses of their endpoints."""
+    tally: dict[str, Counts] = {}
+    token = _TALLY.set(tally)
+    try:
+        yield tally
+    finally:
+        _TALLY.reset(token)
 
 
 @contextlib.contextmanager
@@ -103,9 +132,13 @@ class Throttle:
     Args:
         limits: What the user allows.
         most: Calls under way at once, at most.
+        name: The address of the endpoint.
     """
 
-    def __init__(self, limits: Limits, most: int) -> None:
+    def __init__(self, limits: Limits, most: int, name: str = "") -> None:
+        self.name = name
+        self.limited = limits != Limits()
+        """Whether the user set a limit."""
         self.most = min(most, limits.max_concurrency or most)
         self.failures = 0
         """Calls that failed for a reason that may pass, as a count."""
@@ -114,7 +147,7 @@ class Throttle:
         self._allowed = float(self.most)
         self._requests = _Bucket(limits.requests_per_minute) if limits.requests_per_minute else None
         self._tokens = _Bucket(limits.tokens_per_minute) if limits.tokens_per_minute else None
-        self._under_way = 0
+        self._under_way = self._peak = 0
         self._cached = False
         self._shrunk = self._paused = 0.0
         self._free = threading.Condition()
@@ -127,13 +160,15 @@ class Throttle:
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
         """Wait until a call may begin, and hold its place while it is under way."""
-        began = self._take()
+        began = self.take()
         before = calls_so_far()
         try:
             yield
         except Exception as error:
             self._give_back(None)
-            if is_retryable_lm_error(error):
+            passes = is_retryable_lm_error(error)
+            self._tell(Counts(requests=1, failures=int(passes)))
+            if passes:
                 self._failed(error, began)
             raise
         except BaseException:
@@ -143,8 +178,43 @@ class Throttle:
             after = calls_so_far()
             paid, tokens = (after[0] - before[0], after[1] - before[1]) if before and after else (1, 0)
             self._give_back(tokens, request=paid > 0)
+            self._tell(Counts(requests=int(paid > 0), answered=int(paid > 0), tokens=tokens))
 
-    def _take(self) -> float:
+    def _tell(self, counts: Counts) -> None:
+        """Add to what is being counted in this thread."""
+        tally = _TALLY.get()
+        if tally is not None:
+            mine = tally.setdefault(self.name, Counts())
+            for name, value in vars(counts).items():
+                setattr(mine, name, getattr(mine, name) + value)
+
+    def settle(self, counts: Counts, *, held: bool) -> None:
+        """Take in what was asked for elsewhere.
+
+        Args:
+            counts: What it was.
+            held: Whether a place was taken for it here, which is given back, with the one request that it stood for.
+        """
+        with self._free:
+            self._under_way -= held
+            self.failures += counts.failures
+            self.answered += counts.answered
+            self._cached = counts.requests == 0
+            if self._requests:
+                self._requests.level -= counts.requests - held
+            if self._tokens:
+                self._tokens.level -= counts.tokens
+            self._free.notify_all()
+
+    def take(self) -> float:
+        """Wait until a call may begin, and take a place for it.
+
+        Returns:
+            When it began, in seconds of the monotonic clock.
+
+        Raises:
+            HaltedError: If the run is to end, see `until`.
+        """
         ending = _ENDING.get()
         with self._free:
             while True:
@@ -159,6 +229,7 @@ class Throttle:
                 # Whoever is told that a place is free looks again; a pause or an empty bucket tells nobody.
                 self._free.wait(min(wait, _TICK) if wait > 0 else _TICK)
             self._under_way += 1
+            self._peak = max(self._peak, self._under_way)
             if self._requests:
                 self._requests.level -= 1.0
             return time.monotonic()
@@ -187,7 +258,9 @@ class Throttle:
             now = time.monotonic()
             self._paused = max(self._paused, now + min(_retry_after(error) or 0.0, _LONGEST_RETRY_AFTER))
             if began >= self._shrunk:  # Those that were under way by then have said it already.
-                self._allowed, self._shrunk = max(1.0, self._allowed / 2.0), now
+                # Half of what was too much, not of what nobody has used.
+                self._allowed, self._shrunk = max(1.0, min(self._allowed, self._peak) / 2.0), now
+                self._peak = self._under_way
                 logger.info("The endpoint says to slow down (429); %d calls at once now.", self.allowed)
 
 
@@ -217,6 +290,11 @@ class Throttles:
         self._lock = threading.Lock()
 
     @property
+    def limited(self) -> bool:
+        """Whether the user set any limit."""
+        return any(limits != Limits() for limits in (self.general, *self.by_model.values()))
+
+    @property
     def failures(self) -> int:
         """Calls that failed for a reason that may pass, as a count, whether or not they succeeded later."""
         return sum(throttle.failures for throttle in list(self._throttles.values()))
@@ -225,6 +303,20 @@ class Throttles:
     def answered(self) -> int:
         """Calls that were answered, and not only by DSPy's cache, as a count."""
         return sum(throttle.answered for throttle in list(self._throttles.values()))
+
+    def of(self, lm: dspy.BaseLM) -> Throttle:
+        """Give the throttle of an LM's endpoint."""
+        governed = self.govern(lm)
+        assert isinstance(governed, _Governed)
+        return governed.tp_dspy_throttle
+
+    def settle(self, tally: Mapping[str, Counts], held: Iterable[Throttle]) -> None:
+        """Take in what was asked for elsewhere, of each endpoint, and give the places back that were taken for it."""
+        holding = {throttle.name: throttle for throttle in held}
+        for name in dict.fromkeys([*holding, *tally]):
+            throttle = holding.get(name) or self._throttles.get(name)
+            if throttle is not None:
+                throttle.settle(tally.get(name, Counts()), held=name in holding)
 
     def check(self, lms: Iterable[dspy.BaseLM]) -> None:
         """Make sure that every limit is of one of these LMs.
@@ -244,9 +336,14 @@ class Throttles:
             # Kept with the original, whose id would else be given to another.
             if id(lm) not in self._governed:
                 limits = self.by_model.get(str(lm.model), self.general)
-                throttle = self._throttles.setdefault(address(lm), Throttle(limits, self.most))
+                throttle = self._throttles.setdefault(address(lm), Throttle(limits, self.most, address(lm)))
                 self._governed[id(lm)] = (lm, _governed(lm, throttle))
             return self._governed[id(lm)][1]
+
+
+def original(lm: Any) -> Any:
+    """Give the LM that a governed one is a copy of; any other as it is."""
+    return lm.tp_dspy_original if isinstance(lm, _Governed) else lm
 
 
 def troubled(lm: dspy.BaseLM) -> bool:

@@ -49,7 +49,7 @@ def portable_lm(lm: dspy.BaseLM | None) -> dspy.BaseLM | None:
 
 
 def _unpicklable(value: object) -> str | None:
-    import cloudpickle  # type: ignore[import-untyped]
+    import cloudpickle
 
     try:
         cloudpickle.dumps(value)

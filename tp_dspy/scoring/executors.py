@@ -1,0 +1,471 @@
+"""Where attempts are made: threads of this process, or whatever has the interface of `concurrent.futures.Executor`.
+
+Of a Dask cluster a program is sent to the scheduler once, and each worker that needs it fetches it once. Other
+executors get it with each batch, and open it once in each process. Whatever ends is handed on by a thread of its own
+here, so that no event loop waits for what a scorer does next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import functools
+import importlib.metadata
+import logging
+import math
+import os
+import pickle
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+import dspy
+
+from tp_dspy.errors import ConfigurationError, MissingDependencyError, TransferPromptingError, WorkersLostError
+from tp_dspy.lms.embedded import embedded_key
+from tp_dspy.scoring.attempts import Asking, Attempt, Batch, run_batch
+from tp_dspy.scoring.gate import HaltedError
+from tp_dspy.scoring.outcomes import Outcome
+from tp_dspy.scoring.parcels import Parcel, pack
+from tp_dspy.scoring.throttle import Throttle, Throttles, tallied, until
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Crew", "Opened", "Pairs", "Threads", "Workers", "crew"]
+
+logger = logging.getLogger(__name__)
+
+Pairs = Sequence[tuple[dspy.Example, bool]]
+"""Examples, and whether the reply to each was empty before."""
+
+# Batches are to take about so long: long enough that handing them over costs little beside them, short enough that what
+# a lost worker had under way is little, and that all end at about the same time.
+_SECONDS = 1.0
+_LONGEST = 16
+# Seconds that a cluster may take until it has a worker, and a scheduler until it answers; and between two looks.
+_PATIENCE, _REACHED, _OFTEN = 60.0, 20.0, 1.0
+
+
+class Opened(Protocol):
+    """A crew at work."""
+
+    def submit(self, asking: Asking, pairs: Pairs, last: bool) -> Future[Batch]:
+        """Begin a batch."""
+        ...
+
+    def room(self) -> int:
+        """Say how many batches may be under way."""
+        ...
+
+    def size(self, left: int) -> int:
+        """Say how many pairs the next batch is to have at most, of so many that are left."""
+        ...
+
+
+class Crew(Protocol):
+    """Makes attempts."""
+
+    def open(self, throttles: Throttles, ending: threading.Event | None) -> contextlib.AbstractContextManager[Opened]:
+        """Be ready until the block ends; what is under way then ends by itself, or is cancelled.
+
+        Args:
+            throttles: What the endpoints may be asked for.
+            ending: Set when no further call is to begin.
+        """
+        ...
+
+
+class Threads:
+    """Threads of this process.
+
+    Args:
+        number: How many, which are as many calls at once.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @contextlib.contextmanager
+    def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[Opened]:
+        """See `Crew`; the LMs are governed, so nothing is left to do with the throttles."""
+        pool = ThreadPoolExecutor(max_workers=self.number, thread_name_prefix="tp_dspy-scorer")
+        try:
+            yield _InThreads(pool, self.number, ending)
+        finally:
+            pool.shutdown(wait=False)
+
+
+class _InThreads:
+    def __init__(self, pool: ThreadPoolExecutor, number: int, ending: threading.Event | None) -> None:
+        self.pool, self.number, self.ending = pool, number, ending
+        # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
+        self.context = contextvars.copy_context()
+
+    def submit(self, asking: Asking, pairs: Pairs, last: bool) -> Future[Batch]:
+        return self.pool.submit(self.context.copy().run, self._run, asking, pairs, last)
+
+    def room(self) -> int:
+        return self.number
+
+    def size(self, left: int) -> int:
+        return 1
+
+    def _run(self, asking: Asking, pairs: Pairs, last: bool) -> Batch:
+        with until(self.ending):
+            return run_batch(asking, pairs, last=last)
+
+
+class Workers:
+    """Other processes, by way of an executor that others may use beside.
+
+    Args:
+        executor: Runs functions that can be pickled.
+        capacity: Gives how many it runs at once; asked often, as clusters grow.
+        most: Of these, how many are to be used at most; None for all.
+        client: Of a Dask cluster, which keeps programs for all its workers.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        capacity: Callable[[], int],
+        most: int | None = None,
+        client: Client | None = None,
+    ) -> None:
+        self.executor, self.capacity, self.most, self.client = executor, capacity, most, client
+
+    @contextlib.contextmanager
+    def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[Opened]:
+        """See `Crew`."""
+        with _sharing(self.executor) as share, _AtWorkers(self, share, throttles, ending) as opened:
+            yield opened
+
+
+_shares: dict[int, int] = {}
+_shares_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _sharing(executor: Executor) -> Iterator[Callable[[], int]]:
+    """Count who uses an executor at the moment; gives how many there are."""
+    with _shares_lock:
+        _shares[id(executor)] = _shares.get(id(executor), 0) + 1
+    try:
+        yield lambda: _shares.get(id(executor), 1)
+    finally:
+        with _shares_lock:
+            _shares[id(executor)] -= 1
+            if not _shares[id(executor)]:
+                del _shares[id(executor)]
+
+
+class _AtWorkers:
+    """Sends batches off, and hands on what came of them.
+
+    What an executor calls back may be an event loop's thread, and what a scorer does next may wait: a thread of its own
+    lies between them. Where the user set limits, another one waits for the endpoints before it sends a batch, of one
+    pair then.
+    """
+
+    def __init__(
+        self, workers: Workers, share: Callable[[], int], throttles: Throttles, ending: threading.Event | None
+    ) -> None:
+        self.workers, self.share, self.throttles, self.ending = workers, share, throttles, ending
+        self.parcels: dict[int, tuple[Asking, Any, list[Throttle]]] = {}
+        self.under_way: set[Future[Any]] = set()
+        self.seconds: float | None = None
+        self.closed = False
+        self.lock = threading.Lock()
+        self.ended: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.limited = throttles.limited
+        self.threads = [threading.Thread(target=_work, args=[self.ended], name="tp_dspy-workers", daemon=True)]
+        if self.limited:
+            self.threads.append(threading.Thread(target=_work, args=[self.waiting], name="tp_dspy-limits", daemon=True))
+
+    def __enter__(self) -> _AtWorkers:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.closed = True
+            under_way = list(self.under_way)
+        for future in under_way:
+            future.cancel()
+        self.parcels.clear()
+        self.waiting.put(None)
+        self._end_if_over()
+
+    def room(self) -> int:
+        capacity = self.workers.capacity()
+        if self.workers.most is not None:
+            capacity = min(capacity, self.workers.most)
+        return max(1, capacity // max(1, self.share()))
+
+    def size(self, left: int) -> int:
+        if self.limited or not self.seconds:
+            return 1
+        # The last ones are to end together: no batch takes more than half of what a place has left.
+        fair = left / (2 * self.room())
+        return max(1, min(_LONGEST, int(_SECONDS / self.seconds), math.ceil(fair)))
+
+    def submit(self, asking: Asking, pairs: Pairs, last: bool) -> Future[Batch]:
+        parcel, throttles = self._parcel(asking)
+        made: Future[Batch] = Future()
+        if not throttles:
+            self._send(parcel, pairs, last, made, [])
+        else:
+            self.waiting.put(lambda: self._wait(parcel, pairs, last, made, throttles))
+        return made
+
+    def _parcel(self, asking: Asking) -> tuple[Any, list[Throttle]]:
+        found = self.parcels.get(id(asking))
+        if found is None:
+            parcel: Any = pack(asking)
+            if self.workers.client is not None:
+                # Kept by the scheduler, which makes it again where the worker that had it is lost.
+                parcel = self.workers.client.submit(_same, parcel, key=f"tp_dspy-{parcel.key}", pure=True)
+            lms = [p.lm or asking.settings.get("lm") for _, p in asking.program.named_sub_modules(dspy.Predict)]
+            throttles = dict.fromkeys(self.throttles.of(lm) for lm in lms if lm is not None)
+            # With the original, whose id would else be given to another.
+            found = self.parcels[id(asking)] = asking, parcel, [t for t in throttles if t.limited]
+        return found[1], found[2]
+
+    def _wait(self, parcel: Any, pairs: Pairs, last: bool, made: Future[Batch], throttles: Sequence[Throttle]) -> None:
+        """Wait for the endpoints, then send."""
+        held: list[Throttle] = []
+        try:
+            with until(self.ending):
+                for throttle in throttles:
+                    throttle.take()
+                    held.append(throttle)
+        except HaltedError as error:
+            self.throttles.settle({}, held)
+            made.set_result(Batch([Attempt(Outcome("error", error=f"HaltedError: {error}")) for _ in pairs]))
+            return
+        self._send(parcel, pairs, last, made, held)
+
+    def _send(self, parcel: Any, pairs: Pairs, last: bool, made: Future[Batch], held: Sequence[Throttle]) -> None:
+        with self.lock:
+            if self.closed:
+                self.throttles.settle({}, held)
+                made.cancel()
+                return
+            try:
+                future = self.workers.executor.submit(_at_worker, parcel, pairs, last, self.room())
+            except Exception as error:  # an executor that is broken or shut down says so here
+                future = Future()
+                future.set_exception(error)
+            self.under_way.add(future)
+        future.add_done_callback(lambda done: self.ended.put(lambda: self._take(done, made, held)))
+
+    def _take(self, done: Future[Batch], made: Future[Batch], held: Sequence[Throttle]) -> None:
+        """Hand on what came of a batch."""
+        try:
+            batch = done.result()
+        except BaseException as error:  # what an executor raises is its own affair: told to whoever scores
+            self.throttles.settle({}, held)
+            made.set_exception(_lost(error))
+        else:
+            self.throttles.settle(batch.tally, held)
+            if batch.attempts:
+                each = batch.seconds / len(batch.attempts)
+                self.seconds = each if self.seconds is None else 0.9 * self.seconds + 0.1 * each
+            made.set_result(batch)
+        with self.lock:
+            self.under_way.discard(done)
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        with self.lock:
+            if self.closed and not self.under_way:
+                self.ended.put(None)
+
+
+def _work(what: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (task := what.get()) is not None:
+        task()
+
+
+def _same(parcel: Parcel) -> Parcel:
+    return parcel
+
+
+def _at_worker(parcel: Parcel, pairs: Pairs, last: bool, most: int) -> Batch:
+    """Make attempts, in a process that may never have heard of the program."""
+    try:
+        asking = parcel.open(min(most, _threads_here() or most))
+    except Exception as error:
+        return Batch(error=_portable(error))
+    with tallied() as tally:
+        made = run_batch(asking, pairs, last=last)
+    made.tally = tally
+    if made.error is not None:
+        made.error = _portable(made.error)
+    return made
+
+
+def _threads_here() -> int | None:
+    """Say how many batches this process works at, if it is a Dask worker."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:
+        return None
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Give an error that can be sent: itself, or one that tells of it."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # its class takes other arguments, is not known elsewhere, or holds what cannot be sent
+        logger.debug("An error cannot be sent.", exc_info=error)
+    return TransferPromptingError(f"{type(error).__name__}: {error}")
+
+
+def _lost(error: BaseException) -> BaseException:
+    """Say what to do about an error of the executor, not of what it ran."""
+    if isinstance(error, TransferPromptingError):
+        return error
+    name = type(error).__name__
+    if isinstance(error, CancelledError | BrokenExecutor) or name in ("KilledWorker", "FutureCancelledError"):
+        lost = WorkersLostError(
+            f"Workers were lost while they scored ({name}: {error}). Start them anew, with more memory if that was it, "
+            "and make the same call again: what the journal of the run_dir knows is not paid for again."
+        )
+    else:
+        lost = WorkersLostError(
+            f"A batch could not be run by a worker ({name}: {error}). Python, tp_dspy {_version()} and all that the "
+            "program imports must be installed there."
+        )
+    lost.__cause__ = error
+    return lost
+
+
+def _version() -> str:
+    return importlib.metadata.version("tp_dspy")
+
+
+class _Capacity:
+    """How many batches the workers of a Dask cluster run at once; looked up once a second, as it may grow."""
+
+    def __init__(self, client: Client) -> None:
+        self.client, self.known, self.at = client, 0, -math.inf
+        self.lock = threading.Lock()
+
+    def __call__(self) -> int:
+        now = time.monotonic()
+        if now - self.at > _OFTEN and self.lock.acquire(blocking=False):
+            try:
+                before, self.at = self.known, now
+                self.known = int(self.client.scheduler_info(n_workers=0)["total_threads"])
+                if before and not self.known:
+                    logger.warning("The cluster has no worker any more; waiting for one.")
+            except OSError as error:  # The futures tell what there is to tell.
+                logger.debug("The cluster does not say how large it is.", exc_info=error)
+            finally:
+                self.lock.release()
+        return self.known
+
+
+def crew(executor: Any, num_threads: int | None) -> Crew:
+    """Find out where attempts are to be made.
+
+    Args:
+        executor: None for threads of this process; "dask" for worker processes on this machine;
+            "dask://host:port" for a cluster; a ``distributed.Client``; any other `concurrent.futures.Executor`.
+        num_threads: Concurrent calls, at least 1. None for DSPy's setting with threads and "dask", and for all that
+            there is with a cluster.
+
+    Raises:
+        ConfigurationError: If it is something else, or a cluster cannot be reached or has no worker.
+        MissingDependencyError: If it is a cluster, and distributed is not installed.
+    """
+    if executor is None:
+        return Threads(num_threads or dspy.settings.num_threads)
+    if isinstance(executor, str):
+        if executor == "dask":
+            return _of_client(_local(num_threads or dspy.settings.num_threads), num_threads)
+        if executor.startswith("dask://"):
+            return _of_client(_connected(executor.removeprefix("dask://")), num_threads)
+    elif type(executor).__name__ == "Client" and hasattr(executor, "get_executor"):
+        return _of_client(executor, num_threads)
+    elif isinstance(executor, Executor):
+        number = num_threads or getattr(executor, "_max_workers", None)
+        if not isinstance(number, int):
+            raise ConfigurationError(
+                f"{type(executor).__name__} does not say how many calls it makes at once: give num_threads."
+            )
+        return Workers(executor, lambda: number)
+    raise ConfigurationError(
+        f"executor is {executor!r}; expected None, 'dask', 'dask://host:port', a distributed.Client, or a "
+        "concurrent.futures.Executor."
+    )
+
+
+def _of_client(client: Client, most: int | None) -> Workers:
+    _wait_for_worker(client)
+    return Workers(client.get_executor(), _Capacity(client), most, client)
+
+
+def _wait_for_worker(client: Client) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
+        raise ConfigurationError(
+            f"The Dask cluster at {client.scheduler.address} had no worker for {_PATIENCE:g} seconds; start one with "
+            f"`dask worker {client.scheduler.address}`."
+        ) from error
+
+
+def _dask() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError(
+            'A Dask cluster needs the package distributed: `pip install "tp_dspy[distributed]"`, or in a checkout '
+            "`uv sync --extra distributed`."
+        ) from error
+    return distributed
+
+
+@functools.cache
+def _connected(address: str) -> Client:
+    try:
+        return _dask().Client(f"tcp://{address}", timeout=_REACHED, direct_to_workers=True, set_as_default=False)
+    except OSError as error:
+        raise ConfigurationError(
+            f"There is no Dask scheduler at {address} ({error}); start one with `dask scheduler`, and give "
+            "dask://host:port as it says."
+        ) from error
+
+
+@functools.cache
+def _local(threads: int) -> Client:
+    """Start worker processes on this machine: one a core, with so many threads together."""
+    distributed = _dask()
+    embedded_key()  # in the environment that they inherit
+    processes = min(os.cpu_count() or 1, threads)
+    cluster = distributed.LocalCluster(
+        n_workers=processes,
+        threads_per_worker=math.ceil(threads / processes),
+        memory_limit=0,
+        dashboard_address=":0",
+        silence_logs=logging.ERROR,
+    )
+    client = distributed.Client(cluster, direct_to_workers=True, set_as_default=False)
+    atexit.register(cluster.close)
+    atexit.register(client.close)  # first
+    return client
