@@ -180,7 +180,7 @@ class Experiment:
 
         settings: dict[str, Any] = {
             "lm": tp.scorer.lm,
-            "num_threads": tp.scorer.num_threads,
+            "executor": tp.scorer.crew,
             "max_error_rate": tp.scorer.max_error_rate,
             "seed": tp.seed,
         }

@@ -88,7 +88,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             `Progress` and returns why to stop, or None), budgets that the phases share (`ScorerCalls`,
             `ReferenceCalls`, `Tokens`, `Usd`, `Seconds`), and a `StopFile`; see `tp_dspy.optimization.stopping`.
         mapping: Target predictor name by source predictor name, where the programs differ.
-        num_threads: Concurrent calls; by default DSPy's setting.
+        num_threads: Concurrent calls; by default DSPy's setting, or with a cluster all that it can.
+        executor: Where the program runs while it is scored: by default in threads; "dask" for worker processes on this
+            machine, "dask://host:port" for a Dask cluster, a ``distributed.Client``, or any
+            ``concurrent.futures.Executor``. What is found does not depend on it. API keys do not travel: workers read
+            their own environment.
         limits: What the endpoints may be asked for, `Limits` for each of them or by model name. Under 429 fewer calls
             are made at once in any case.
         max_error_rate: Share of the scorer calls so far, in [0, 1], that may get no answer. Above it the compile stops
@@ -126,6 +130,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         stop: Sequence[StopRule | Budget | StopFile] = (),
         mapping: Mapping[str, str] | None = None,
         num_threads: int | None = None,
+        executor: Any = None,
         limits: Limits | Mapping[str, Limits] | None = None,
         max_error_rate: float = 0.1,
         run_dir: str | os.PathLike[str] | None = None,
@@ -164,7 +169,12 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.verbose = verbose
         self.listeners = tuple(listeners)
         self.scorer = Scorer(
-            objective, lm=scorer_lm, num_threads=num_threads, max_error_rate=max_error_rate, limits=limits
+            objective,
+            lm=scorer_lm,
+            num_threads=num_threads,
+            executor=executor,
+            max_error_rate=max_error_rate,
+            limits=limits,
         )
 
     def get_params(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def evaluate(
         student = _with_state(job, load)
         examples = _examples(job, data.split)
         with job.lms.configured(student) as lm:
-            settings: dict[str, Any] = {"lm": lm, "num_threads": job.lms.threads, "seed": job.effort.seed}
+            settings: dict[str, Any] = {"lm": lm, "seed": job.effort.seed, **job.lms.concurrency}
             found = job.scoring.objective().evaluate(student, examples, **settings)
         shown.show(found)
         shown.document(found.to_dict())
@@ -111,7 +111,7 @@ def compare(
         programs |= {path.as_posix(): _with_state(job, path) for path in states}
         examples = _examples(job, data.split)
         with job.lms.configured(programs[first]) as lm:
-            settings: dict[str, Any] = {"lm": lm, "num_threads": job.lms.threads, "seed": job.effort.seed}
+            settings: dict[str, Any] = {"lm": lm, "seed": job.effort.seed, **job.lms.concurrency}
             found = job.scoring.objective().evaluate_all(programs, examples, **settings)
         shown.show(found)
         shown.document(found.to_dict())

@@ -155,6 +155,11 @@ ReplyTokens = Annotated[
     int | None, typer.Option(min=1, help="Tokens of a reply of the program, at most.", rich_help_panel=_LMS)
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Concurrent calls.", rich_help_panel=_LMS)]
+_WHERE = (
+    "Where the program runs: by default in threads; 'dask' for worker processes on this machine, 'dask://host:port' "
+    "for a Dask cluster."
+)
+Executor = Annotated[str | None, typer.Option(help=_WHERE, metavar="dask[://HOST:PORT]", rich_help_panel=_LMS)]
 Auto = Annotated[str, typer.Option(help="How much to do: quick, light, medium or heavy.", rich_help_panel=_EFFORT)]
 Seed = Annotated[int, typer.Option(help="Makes the choice of examples repeatable.", rich_help_panel=_EFFORT)]
 Rounds = Annotated[
@@ -202,6 +207,7 @@ def lms_of(
     position: Position = "start",
     reply_tokens: ReplyTokens = None,
     threads: Threads = None,
+    executor: Executor = None,
 ) -> LMs:
     """Options of the LMs, and what they make."""
     return LMs(
@@ -211,6 +217,7 @@ def lms_of(
         position=position,
         reply_tokens=reply_tokens,
         threads=threads,
+        executor=executor,
     )
 
 

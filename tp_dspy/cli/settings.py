@@ -36,7 +36,8 @@ class LMs(Record):
         adapter: "auto" is plain prompts for LMs on this machine and DSPy's own for others.
         position: Where plain prompts have the instruction.
         reply_tokens: Tokens of a reply of the program, at most; None for what the LM is made with.
-        threads: Concurrent calls; None for DSPy's setting.
+        threads: Concurrent calls; None for DSPy's setting, or for all that a cluster can.
+        executor: Where the program runs: None for threads, "dask" or "dask://host:port".
     """
 
     scorer: str = "embedded"
@@ -45,6 +46,12 @@ class LMs(Record):
     position: Literal["before", "start", "end", "answer"] = "start"
     reply_tokens: int | None = None
     threads: int | None = None
+    executor: str | None = None
+
+    @property
+    def concurrency(self) -> dict[str, Any]:
+        """How many calls are made at once, and where, as arguments."""
+        return {"num_threads": self.threads, "executor": self.executor}
 
     def scorer_lm(self, program: dspy.Module | None = None) -> dspy.BaseLM:
         """Make the scorer LM; one on this machine is kept to answers as short as the program allows."""
@@ -240,7 +247,7 @@ class Job(Record):
             reference_lm=self.lms.reference_lm(),
             scorer_lm=lm,
             stop=self.budgets.rules(),
-            num_threads=self.lms.threads,
+            **self.lms.concurrency,
             run_dir=out,
             verbose=False,
             listeners=listeners,

@@ -385,7 +385,8 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
 
     Args:
         executor: None for threads of this process; "dask" for worker processes on this machine;
-            "dask://host:port" for a cluster; a ``distributed.Client``; any other `concurrent.futures.Executor`.
+            "dask://host:port" for a cluster; a ``distributed.Client``; any other `concurrent.futures.Executor`; or
+            what this function gave before.
         num_threads: Concurrent calls, at least 1. None for DSPy's setting with threads and "dask", and for all that
             there is with a cluster.
 
@@ -393,6 +394,8 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
         ConfigurationError: If it is something else, or a cluster cannot be reached or has no worker.
         MissingDependencyError: If it is a cluster, and distributed is not installed.
     """
+    if isinstance(executor, Threads | Workers):
+        return executor
     if executor is None:
         return Threads(num_threads or dspy.settings.num_threads)
     if isinstance(executor, str):

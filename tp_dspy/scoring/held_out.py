@@ -129,6 +129,7 @@ def measure(
     *,
     lm: dspy.BaseLM | None = None,
     num_threads: int | None = None,
+    executor: Any = None,
     max_error_rate: float = 0.1,
     seed: int = 0,
     verbose: bool = True,
@@ -140,8 +141,9 @@ def measure(
         objective: What they are measured by.
         programs: By the name to report them under, the one to compare with first.
         examples: Examples that no search has seen; at least one.
-        lm: As in `ObjectiveEvaluator.evaluate`; so for the next five.
+        lm: As in `ObjectiveEvaluator.evaluate`; so for the next six.
         num_threads: Concurrent calls.
+        executor: Where the programs run.
         max_error_rate: Share of calls that may end without an answer.
         seed: Seed of the resampling.
         verbose: Whether to show a progress bar.
@@ -158,7 +160,7 @@ def measure(
         raise DataError("There are no examples to measure on; pass at least one.")
     for program in programs.values():
         objective.check(program, examples)
-    scorer = Scorer(objective, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
+    scorer = Scorer(objective, lm=lm, num_threads=num_threads, executor=executor, max_error_rate=max_error_rate)
     # By identity: what two programs would be saved as says nothing of what else they hold, such as a corpus.
     same: dict[int, str] = {}
     for name, program in programs.items():

@@ -248,6 +248,7 @@ class ObjectiveEvaluator:
         *,
         lm: dspy.BaseLM | None = None,
         num_threads: int | None = None,
+        executor: Any = None,
         max_error_rate: float = 0.1,
         seed: int = 0,
         verbose: bool = True,
@@ -260,7 +261,10 @@ class ObjectiveEvaluator:
             program: Any DSPy program with the answer field; a calibrated one is measured with its calibration.
             examples: Examples with inputs set and the expected answer; at least one.
             lm: The LM for predictors that have none of their own; by default the configured one.
-            num_threads: Concurrent calls; by default DSPy's setting.
+            num_threads: Concurrent calls; by default DSPy's setting, or with a cluster all that it can.
+            executor: Where the program runs: by default in threads; "dask" for worker processes on this machine,
+                "dask://host:port", a ``distributed.Client`` or any ``concurrent.futures.Executor``; see
+                `tp_dspy.scoring.executors`.
             max_error_rate: Share of examples, in [0, 1], that may end without an answer for reasons of the world's.
             seed: Seed of the resampling.
             verbose: Whether to show a progress bar, on a terminal or in a notebook.
@@ -271,26 +275,20 @@ class ObjectiveEvaluator:
         """
 
         def work() -> tuple[list[Outcome], Evaluation]:
-            outcomes = self._run(program, examples, lm, num_threads, max_error_rate, verbose)
+            where: dict[str, Any] = {"num_threads": num_threads, "executor": executor}
+            outcomes = self._run(program, examples, verbose, lm=lm, max_error_rate=max_error_rate, **where)
             return outcomes, self.summarize(outcomes, seed=seed)
 
         return evaluated(program, examples, self, work)
 
     def _run(
-        self,
-        program: dspy.Module,
-        examples: Sequence[dspy.Example],
-        lm: dspy.BaseLM | None,
-        num_threads: int | None,
-        max_error_rate: float,
-        verbose: bool,
+        self, program: dspy.Module, examples: Sequence[dspy.Example], verbose: bool, **settings: Any
     ) -> list[Outcome]:
         from tp_dspy.scoring.scorer import Scorer
 
         if not examples:
             raise DataError("There are no examples to evaluate on; pass at least one.")
-        scorer = Scorer(self, lm=lm, num_threads=num_threads, max_error_rate=max_error_rate)
-        outcomes = scorer.outcomes(program, examples, verbose=verbose)
+        outcomes = Scorer(self, **settings).outcomes(program, examples, verbose=verbose)
         return program.applied_to(outcomes) if isinstance(program, CalibratedProgram) else outcomes
 
     def evaluate_all(
@@ -322,6 +320,7 @@ class ObjectiveEvaluator:
         method: CalibrationMethod = "temperature",
         lm: dspy.BaseLM | None = None,
         num_threads: int | None = None,
+        executor: Any = None,
         max_error_rate: float = 0.1,
         verbose: bool = True,
     ) -> CalibratedProgram:
@@ -334,8 +333,9 @@ class ObjectiveEvaluator:
             evaluation: How the program did on the same examples, where that is known; then nothing is run.
             method: ``"temperature"`` (one parameter, from 10 examples on) or ``"isotonic"`` (any rising curve, from
                 30 on).
-            lm: As for `evaluate`; so for the next three.
+            lm: As for `evaluate`; so for the next four.
             num_threads: Concurrent calls.
+            executor: Where the program runs.
             max_error_rate: Share of examples that may end without an answer.
             verbose: Whether to show a progress bar.
 
@@ -351,7 +351,10 @@ class ObjectiveEvaluator:
         """
         choices = shared_choices(self.judge, examples)
         if evaluation is None:
-            outcomes: Sequence[Outcome] = self._run(program, examples, lm, num_threads, max_error_rate, verbose)
+            where: dict[str, Any] = {"num_threads": num_threads, "executor": executor}
+            outcomes: Sequence[Outcome] = self._run(
+                program, examples, verbose, lm=lm, max_error_rate=max_error_rate, **where
+            )
         else:
             outcomes = evaluation.outcomes
         if len(outcomes) != len(examples):
