@@ -53,7 +53,7 @@ def run(setting: Setting, budgets: Sequence[int], other_lm: float = 0.0) -> Curv
     dspy.configure(adapter=InstructionAdapter())
     world = World(setting.world, noise=setting.noise, shift=setting.shift)
     tasks, target = tasks_of(world, setting)
-    made_in = World(setting.world, noise=setting.noise, shift=other_lm, truth=world.truth) if other_lm else world
+    made_in = World(setting.world, noise=setting.noise, shift=other_lm) if other_lm else world
     # Its program makes no LM calls, so that the usage of the phase says nothing.
     scored = Counter[str]()
     listeners = [lambda event: scored.update([event.kind])]

@@ -42,7 +42,7 @@ def rule(world: World) -> Any:
     def answer(text: str) -> Reply:
         view = PromptView("", text, (("user", text),), None, "scripted")  # type: ignore[arg-type]
         if "<INS>" not in text and "Reply with the word: ready" not in text:
-            return world._reply(view)
+            return world.reply(view)
         # A new LM each time: it counts from the beginning.
         return Reply(world.reference_lm().scripted.rule(view))
 

@@ -50,7 +50,7 @@ class World:
         shift: What a word is worth on one task beyond what it is worth on all, at most: 0 for tasks that are alike, 0.2
             for tasks on which as much depends on the task as on the word.
         changes: Words that the reference LM changes at a time, at most.
-        truth: The right letter by question.
+        truth: The right letter of questions that are none of this world's own, by question.
     """
 
     seed: int = 0
@@ -77,10 +77,7 @@ class World:
     def example(self, name: str, index: int) -> dspy.Example:
         """Make one question of a task."""
         question = f"Case {index} of {name} in world {self.seed}: which letter holds?"
-        self.truth[question] = LETTERS[int(4 * uniform("truth", question))]
-        return dspy.Example(question=question, answer=self.truth[question], choices=list(LETTERS)).with_inputs(
-            "question"
-        )
+        return dspy.Example(question=question, answer=_truth(question), choices=list(LETTERS)).with_inputs("question")
 
     def rates(self, instruction: str, task: str) -> tuple[float, float]:
         """The true probability of keeping to the format, and of being right where it is kept to."""
@@ -97,7 +94,7 @@ class World:
 
     def scorer_lm(self, **kwargs: object) -> dspy.LM:
         """Answer by the rules of this world."""
-        return scripted_lm(self._reply, **kwargs)
+        return scripted_lm(self.reply, **kwargs)
 
     def reference_lm(self, **kwargs: object) -> dspy.LM:
         """Change the best instruction of the history by up to `changes` words."""
@@ -127,12 +124,13 @@ class World:
         if self._luck("format", question, instruction) >= follows:
             return None
         correct = self._luck("answer", question, instruction) < right
-        truth = self.truth[question]
+        truth = self.truth.get(question) or _truth(question)
         others = [letter for letter in LETTERS if letter != truth]
         letter = truth if correct else others[int(3 * uniform("slip", question, instruction))]
         return letter, 0.4 + 0.5 * uniform("sure", question) if correct else 0.3 + 0.4 * uniform("unsure", question)
 
-    def _reply(self, prompt: PromptView) -> Reply:
+    def reply(self, prompt: PromptView) -> Reply:
+        """Answer a prompt: the rule of the scorer LM."""
         # Wherever the instruction stands: what is left when the item is taken out, of which the last is the one asked.
         before, _, block = prompt.text.rpartition("Question: ")
         question, _, after = block.partition("\n")
@@ -167,6 +165,11 @@ class DirectStudent(dspy.Module):  # type: ignore[misc]
         """Answer one question."""
         answer = self.world.answer(question, self.predict.signature.instructions)
         return dspy.Prediction() if answer is None else dspy.Prediction(answer=answer[0], sure=answer[1])
+
+
+def _truth(question: str) -> str:
+    """The right letter: in the question itself, so that any process knows it."""
+    return LETTERS[int(4 * uniform("truth", question))]
 
 
 @lru_cache(maxsize=200_000)

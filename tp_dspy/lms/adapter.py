@@ -193,6 +193,8 @@ def _is_blank(value: Any) -> bool:
 
 
 def _shown(signature: Any, name: str, value: Any) -> str:
+    if type(value) is str:  # As it is; DSPy would make a serializer of its type for each.
+        return value.strip()
     return str(format_field_value(field_info=signature.fields[name], value=value)).strip()
 
 

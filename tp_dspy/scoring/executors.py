@@ -20,8 +20,10 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from dataclasses import fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dspy
@@ -30,9 +32,9 @@ from tp_dspy.errors import ConfigurationError, MissingDependencyError, TransferP
 from tp_dspy.lms.embedded import embedded_key
 from tp_dspy.scoring.attempts import Asking, Attempt, Batch, run_batch
 from tp_dspy.scoring.gate import HaltedError
-from tp_dspy.scoring.outcomes import Outcome
+from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.parcels import Parcel, pack
-from tp_dspy.scoring.throttle import Throttle, Throttles, tallied, until
+from tp_dspy.scoring.throttle import Counts, Throttle, Throttles, tallied, until
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,10 +46,11 @@ logger = logging.getLogger(__name__)
 Pairs = Sequence[tuple[dspy.Example, bool]]
 """Examples, and whether the reply to each was empty before."""
 
-# Batches are to take about so long: long enough that handing them over costs little beside them, short enough that what
-# a lost worker had under way is little, and that all end at about the same time.
-_SECONDS = 1.0
-_LONGEST = 16
+# A batch costs the executor some milliseconds of CPU (Dask: about 5 in all), as much as scoring a few pairs: so batches
+# are to take so long, in seconds, if that many pairs are left; and no longer than this, as what a lost worker had under
+# way is paid for again.
+_LEAST_SECONDS, _MOST_SECONDS = 0.8, 6.0
+_LONGEST = 32
 # Seconds that a cluster may take until it has a worker, and a scheduler until it answers; and between two looks.
 _PATIENCE, _REACHED, _OFTEN = 60.0, 20.0, 1.0
 
@@ -213,9 +216,10 @@ class _AtWorkers:
     def size(self, left: int) -> int:
         if self.limited or not self.seconds:
             return 1
-        # The last ones are to end together: no batch takes more than half of what a place has left.
-        fair = left / (2 * self.room())
-        return max(1, min(_LONGEST, int(_SECONDS / self.seconds), math.ceil(fair)))
+        room = self.room()
+        # The last ones are to end together: of what is left for a place, a batch takes half.
+        fair = max(left / (2 * room), min(_LEAST_SECONDS / self.seconds, left / room))
+        return max(1, math.ceil(min(_LONGEST, _MOST_SECONDS / self.seconds, fair) - 0.5))
 
     def submit(self, asking: Asking, pairs: Pairs, last: bool) -> Future[Batch]:
         parcel, throttles = self._parcel(asking)
@@ -267,10 +271,10 @@ class _AtWorkers:
             self.under_way.add(future)
         future.add_done_callback(lambda done: self.ended.put(lambda: self._take(done, made, held)))
 
-    def _take(self, done: Future[Batch], made: Future[Batch], held: Sequence[Throttle]) -> None:
+    def _take(self, done: Future[Any], made: Future[Batch], held: Sequence[Throttle]) -> None:
         """Hand on what came of a batch."""
         try:
-            batch = done.result()
+            batch = _batch(*done.result())
         except BaseException as error:  # what an executor raises is its own affair: told to whoever scores
             self.throttles.settle({}, held)
             made.set_exception(_lost(error))
@@ -299,18 +303,32 @@ def _same(parcel: Parcel) -> Parcel:
     return parcel
 
 
-def _at_worker(parcel: Parcel, pairs: Pairs, last: bool, most: int) -> Batch:
-    """Make attempts, in a process that may never have heard of the program."""
+def _at_worker(parcel: Parcel, pairs: Pairs, last: bool, most: int) -> tuple[Any, ...]:
+    """Make attempts, in a process that may never have heard of the program; gives plain values, see `_batch`."""
     try:
         asking = parcel.open(min(most, _threads_here() or most))
     except Exception as error:
-        return Batch(error=_portable(error))
+        return [], _portable(error), 0.0, {}
     with tallied() as tally:
         made = run_batch(asking, pairs, last=last)
-    made.tally = tally
-    if made.error is not None:
-        made.error = _portable(made.error)
-    return made
+    flat = [(_flags(one), _of_outcome(one.outcome), _of_usage(one.outcome.usage)) for one in made.attempts]
+    fatal = None if made.error is None else _portable(made.error)
+    return flat, fatal, made.seconds, {name: tuple(vars(counts).values()) for name, counts in tally.items()}
+
+
+def _batch(flat: Any, error: BaseException | None, seconds: float, tally: Mapping[str, Any]) -> Batch:
+    """Read what `_at_worker` gave."""
+    attempts = [
+        Attempt(Outcome(**dict(zip(_OUTCOME, outcome, strict=True)), usage=Usage(*usage)), *flags)
+        for flags, outcome, usage in flat
+    ]
+    return Batch(attempts, error, seconds, {name: Counts(*counts) for name, counts in tally.items()})
+
+
+_OUTCOME = [field.name for field in fields(Outcome) if field.name != "usage"]
+_of_outcome = attrgetter(*_OUTCOME)
+_of_usage = attrgetter(*(field.name for field in fields(Usage)))
+_flags = attrgetter(*(field.name for field in fields(Attempt) if field.name != "outcome"))
 
 
 def _threads_here() -> int | None:
@@ -420,7 +438,7 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
 
 def _of_client(client: Client, most: int | None) -> Workers:
     _wait_for_worker(client)
-    return Workers(client.get_executor(), _Capacity(client), most, client)
+    return Workers(client.get_executor(pure=False), _Capacity(client), most, client)
 
 
 def _wait_for_worker(client: Client) -> None:
