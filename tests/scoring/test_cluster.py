@@ -1,0 +1,203 @@
+"""A real Dask cluster: a scheduler, worker processes, and what happens to them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
+
+import distributed
+from dspy.lm15 import Request, Response
+
+from programs.benchmarks.crash import rule
+from programs.benchmarks.scaling import Travelling, compiled, scorer_lm
+from programs.benchmarks.scripted import PromptView, Reply, _response
+from programs.benchmarks.server import Server, served
+from programs.benchmarks.worlds import World
+from tp_dspy import ScorerCalls, TransferPrompting
+from tp_dspy.errors import ConfigurationError
+from tp_dspy.lms.adapter import InstructionAdapter
+from tp_dspy.scoring import executors
+from tp_dspy.scoring.objective import ObjectiveEvaluator
+from tp_dspy.scoring.scorer import Job, Scorer
+
+# One at a time: each is several processes.
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(300)]
+
+PLAIN = ObjectiveEvaluator(confidence=None)
+KEY = "sk-only-for-this-test-0123456789"
+THREADS = 4
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    os.environ["OPENAI_API_KEY"] = KEY  # the workers' own
+    settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=THREADS, **settings) as cluster,
+        distributed.Client(cluster) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def plain_prompts() -> Iterator[None]:
+    with dspy.context(adapter=InstructionAdapter()):
+        yield
+
+
+def examples(n: int) -> list[dspy.Example]:
+    return [dspy.Example(question=f"Item {i}.", answer="B").with_inputs("question") for i in range(n)]
+
+
+def program(text: str = "Answer.") -> dspy.Predict:
+    return dspy.Predict(dspy.Signature("question -> answer", text))
+
+
+def http_lm(server: Server) -> dspy.LM:
+    return dspy.LM("openai/scripted", api_base=server.url, cache=False, engine="lm15")
+
+
+def test_a_compile_finds_what_it_finds_with_threads(client: distributed.Client) -> None:
+    assert compiled(client) == compiled(None)
+
+
+def test_no_key_and_each_program_once_is_in_what_is_sent(
+    client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import distributed.comm.tcp as tcp
+
+    frames: list[bytes] = []
+    whole = tcp.to_frames
+
+    async def recorded(*arguments: Any, **more: Any) -> Any:
+        made = await whole(*arguments, **more)
+        frames.extend(bytes(frame) for frame in made)
+        return made
+
+    # The scheduler is in this process: what it sends to workers is recorded too.
+    monkeypatch.setattr(tcp, "to_frames", recorded)
+    with served(lambda text: Reply("B")) as server:
+        lm = dspy.LM("openai/scripted", api_base=server.url, cache=False, engine="lm15", api_key=KEY)
+        outcomes = Scorer(PLAIN, lm=lm, executor=client).outcomes(program("Marked by xyzzy."), examples(120))
+    sent = b"".join(frames)
+    assert sum(o.correct for o in outcomes) == 120
+    assert b"Item 7." in sent and b"OPENAI_API_KEY" in sent and KEY.encode() not in sent
+    # To the scheduler, and to the worker that hands it on.
+    assert 1 <= sent.count(b"Marked by xyzzy.") <= 2
+
+
+def _opened() -> int:
+    from tp_dspy.scoring import parcels
+
+    return len(parcels._opened)
+
+
+def test_a_worker_opens_a_program_once(client: distributed.Client) -> None:
+    before = client.run(_opened)
+    Scorer(PLAIN, lm=scorer_lm(0.01), executor=client).outcomes(program("Opened once."), examples(60))
+    after = client.run(_opened)
+    assert {after[worker] - before[worker] for worker in after} == {1}
+
+
+def test_a_worker_that_is_killed_loses_nothing(client: distributed.Client) -> None:
+    """Of what was under way in it, and no more, is paid for twice."""
+    killed = threading.Event()
+    with served(lambda text: Reply("B"), latency=0.05) as server:
+        scorer = Scorer(PLAIN, lm=http_lm(server), executor=client)
+        prepared = scorer.prepare(program())
+        found: dict[int, float] = {}
+        for key, outcome in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(400))]):
+            found[key] = outcome.correct
+            if len(found) == 60:
+                os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
+                killed.set()
+        assert killed.is_set() and len(found) == 400 and sum(found.values()) == 400
+        again = len(server.answered) - 400
+        assert 0 <= again <= THREADS * 32
+    client.wait_for_workers(2, timeout=60)  # its nanny starts another
+
+
+class Pids(Travelling):
+    """Says which process it is in."""
+
+    def complete(self, request: Request) -> Response:
+        time.sleep(self.latency)
+        return _response(PromptView.of(request), Reply(str(os.getpid())))
+
+
+def test_a_worker_that_joins_late_is_used() -> None:
+    settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, **settings) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        lm = dspy.LM("scripted/pids", engine=Pids(0.05), cache=False)
+        scorer = Scorer(PLAIN, lm=lm, executor=client)
+        prepared = scorer.prepare(program())
+        replies: list[str | None] = []
+        for _, outcome in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(700))]):
+            replies.append(outcome.reply)
+            if len(replies) == 20:
+                cluster.scale(2)
+        assert len(set(replies)) == 2
+        # From when it came on it does half of the work.
+        late = replies[-200:]
+        assert 0.25 < late.count(late[-1]) / 200 < 0.75
+
+
+def test_a_cluster_is_found_by_its_address(client: distributed.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = client.scheduler.address.removeprefix("tcp://")
+    outcomes = Scorer(PLAIN, lm=scorer_lm(0.0), executor=f"dask://{address}").outcomes(program(), examples(10))
+    assert len(outcomes) == 10
+    executors._connected(address).close()
+    executors._connected.cache_clear()
+    monkeypatch.setattr(executors, "_REACHED", 0.5)
+    with pytest.raises(ConfigurationError, match=r"no Dask scheduler at 127\.0\.0\.1:9 "):
+        Scorer(PLAIN, lm=scorer_lm(0.0), executor="dask://127.0.0.1:9")
+
+
+def test_a_cluster_without_workers_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
+    settings = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with (
+        distributed.LocalCluster(n_workers=0, **settings) as cluster,
+        distributed.Client(cluster) as client,
+        pytest.raises(ConfigurationError, match="had no worker for"),
+    ):
+        Scorer(PLAIN, lm=scorer_lm(0.0), executor=client)
+
+
+def test_a_budget_is_exact_and_what_was_paid_for_is_in_the_journal(client: distributed.Client, tmp_path: Path) -> None:
+    world = World(4)
+    target = world.task("finance", train=30, validation=20)
+    with served(rule(world)) as server:
+
+        def compile_(calls: int) -> None:
+            TransferPrompting(
+                ObjectiveEvaluator(),
+                reference_lm=world.reference_lm(name="scripted/reference"),
+                scorer_lm=http_lm(server),
+                rounds=8,
+                stop=[ScorerCalls(calls)],
+                executor=client,
+                run_dir=tmp_path,
+                verbose=False,
+            ).compile(program(), trainset=target.train, valset=target.validation)
+
+        compile_(150)
+        assert len(server.answered) == 150
+        compile_(150)
+        assert len(server.answered) == 150
+        compile_(180)
+        assert len(server.answered) == len(set(server.answered)) == 180
