@@ -162,12 +162,13 @@ def test_what_several_calls_of_a_pair_took_is_waited_for_afterwards() -> None:
         assert len(server.answered) == 12 and time.monotonic() - began >= 1.2
 
 
-def test_a_gate_is_asked_before_every_pair_also_within_batches() -> None:
+@pytest.mark.parametrize("by_cost", [False, True])
+def test_a_gate_is_asked_before_every_pair_also_within_batches(by_cost: bool) -> None:
     class Three:
         ending = threading.Event()
 
         def __init__(self) -> None:
-            self.begun = 0
+            self.begun, self.by_cost = 0, by_cost
 
         def begin(self) -> str | None:
             self.begun += self.begun < 50
@@ -184,7 +185,10 @@ def test_a_gate_is_asked_before_every_pair_also_within_batches() -> None:
     with pytest.raises(HaltedError, match="enough"):
         for key, _ in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(400))], gate=gate):
             found.append(key)
-    assert sorted(found) == list(range(49)) and sum(len(args[1]) for args in executor.given) == 49
+    sizes = [len(args[1]) for args in executor.given]
+    assert sorted(found) == list(range(49)) and sum(sizes) == 49
+    # Where it is not known what a pair will cost, no more begin than there is room for.
+    assert max(sizes) == 1 if by_cost else max(sizes) > 4
 
 
 class Failing(Travelling):

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.plan import PhasePlan
-from tp_dspy.optimization.stopping import Budget, ReferenceCalls, ScorerCalls, Spent, StopFile, StopRule
+from tp_dspy.optimization.stopping import Budget, ReferenceCalls, ScorerCalls, Seconds, Spent, StopFile, StopRule
 from tp_dspy.scoring.outcomes import Usage
 
 __all__ = ["INTERRUPTED", "Ledger", "Stage", "sorted_out"]
@@ -256,6 +256,11 @@ class _Gate:
     @property
     def ending(self) -> threading.Event:
         return self.ledger.ending
+
+    @property
+    def by_cost(self) -> bool:
+        # Of seconds it is known that a batch takes few.
+        return any(_step(b, self.kind) == 0 and not isinstance(b, Seconds) for b in self.ledger.budgets)
 
     def begin(self) -> str | None:
         return self.ledger.may_begin(self.kind)

@@ -29,6 +29,11 @@ class Gate(Protocol):
         """Set when no further call is to begin: whoever waits for a better moment need not wait any longer."""
         ...
 
+    @property
+    def by_cost(self) -> bool:
+        """Whether what calls have cost decides if others may begin: then no more are to begin at once than must."""
+        ...
+
     def begin(self) -> str | None:
         """Let a call begin, and count it: None; or say why no further one may."""
         ...

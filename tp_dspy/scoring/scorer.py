@@ -268,10 +268,13 @@ class Scorer:
 def _blocks(jobs: Sequence[Job[Key]], run: _Run, crew: Opened) -> Iterator[Sequence[Job[Key]]]:
     """Give what is to be done together: pairs of one program that the gate lets begin."""
     block: list[Job[Key]] = []
+    size, one = 1, run.gate is not None and run.gate.by_cost
     for number, job in enumerate(jobs):
-        if block and (job.program is not block[0].program or len(block) >= crew.size(len(jobs) - number + len(block))):
+        if block and (job.program is not block[0].program or len(block) >= size):
             yield block
             block = []
+        if not block and not one:
+            size = crew.size(len(jobs) - number)
         run.halted = run.gate.begin() if run.gate is not None else None
         if run.halted is not None:
             break
