@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -26,9 +27,10 @@ from programs.benchmarks.scripted import PromptView, Reply, _response
 from programs.benchmarks.server import Server, served
 from programs.benchmarks.worlds import World
 from tp_dspy import ScorerCalls, Task, TransferPrompting, embedded_lm
-from tp_dspy.errors import ConfigurationError
+from tp_dspy.errors import ConfigurationError, WorkersLostError
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring import executors
+from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Job, Scorer
 
@@ -146,23 +148,87 @@ def test_a_worker_that_joins_late_is_used() -> None:
         lm = dspy.LM("scripted/pids", engine=Pids(0.05), cache=False)
         scorer = Scorer(PLAIN, lm=lm, executor=client)
         prepared = scorer.prepare(program())
-        replies: list[str | None] = []
-        for _, outcome in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(700))]):
-            replies.append(outcome.reply)
-            if len(replies) == 20:
-                cluster.scale(2)
-        assert len(set(replies)) == 2
-        # From when it came on it does half of the work.
-        late = replies[-200:]
-        assert 0.25 < late.count(late[-1]) / 200 < 0.75
+        seen: set[str | None] = set()
+        jobs = [Job(i, prepared, e) for i, e in enumerate(examples(6000))]
+        with contextlib.closing(scorer.score(jobs)) as pairs:
+            for count, (_, outcome) in enumerate(pairs):
+                seen.add(outcome.reply)
+                if count == 20:
+                    cluster.scale(2)
+                if len(seen) == 2:
+                    break
+        assert len(seen) == 2
+
+
+def test_two_who_score_on_one_cluster_share_it(client: distributed.Client) -> None:
+    first, second = (executors.crew(client, None) for _ in range(2))
+    throttles = Scorer(PLAIN, lm=scorer_lm(0.0)).throttles
+    with first.open(throttles, None) as one, second.open(throttles, None) as two:
+        assert one.room() == two.room() == THREADS
+
+
+def test_a_result_that_cannot_be_fetched_is_told_of(
+    client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*arguments: Any, **more: Any) -> None:
+        raise OSError("scheduler gone")
+
+    with distributed.Client(client.scheduler.address) as own:
+        scorer = Scorer(PLAIN, lm=scorer_lm(0.0), executor=own)
+        monkeypatch.setattr(own, "_gather_remote", fails)
+        with pytest.raises(WorkersLostError, match="scheduler gone"):
+            scorer.outcomes(program(), examples(5))
+
+
+class Ending:
+    """A gate that lets everything begin."""
+
+    by_cost = False
+
+    def __init__(self) -> None:
+        self.ending = threading.Event()
+
+    def begin(self) -> str | None:
+        return "enough" if self.ending.is_set() else None
+
+    def spent(self, usage: Any) -> None: ...
+
+
+def test_batches_under_way_end_after_their_pair_when_the_run_is_to_end(client: distributed.Client) -> None:
+    gate = Ending()
+    with served(lambda text: Reply("B"), latency=0.1) as server:
+        scorer = Scorer(PLAIN, lm=http_lm(server), executor=client)
+        prepared, found = scorer.prepare(program()), []
+        with pytest.raises(HaltedError, match="enough"):
+            for key, outcome in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(4000))], gate=gate):
+                found.append((key, outcome.status))
+                if len(found) == 200:
+                    gate.ending.set()
+                    at_the_end = len(server.answered)
+        assert len(server.answered) - at_the_end < 100
+        # Nothing that was paid for is lost.
+        assert sum(status == "ok" for _, status in found) == len(server.answered)
+
+
+def test_of_what_is_broken_off_it_is_told_what_was_paid_for(client: distributed.Client) -> None:
+    told: list[int] = []
+    with served(lambda text: Reply("B"), latency=0.05) as server:
+        scorer = Scorer(PLAIN, lm=http_lm(server), executor=client)
+        prepared = scorer.prepare(program())
+        jobs = [Job(i, prepared, e) for i, e in enumerate(examples(3000))]
+        with contextlib.closing(scorer.score(jobs, late=lambda key, outcome: told.append(key))) as pairs:
+            for count, _ in enumerate(pairs, start=1):
+                if count == 150:
+                    break
+        time.sleep(0.5)
+        assert count + len(told) == len(server.answered)
 
 
 def test_a_cluster_is_found_by_its_address(client: distributed.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     address = client.scheduler.address.removeprefix("tcp://")
     outcomes = Scorer(PLAIN, lm=scorer_lm(0.0), executor=f"dask://{address}").outcomes(program(), examples(10))
     assert len(outcomes) == 10
-    executors._connected(address).close()
-    executors._connected.cache_clear()
+    executors._clients.pop(address).close()
     monkeypatch.setattr(executors, "_REACHED", 0.5)
     with pytest.raises(ConfigurationError, match=r"no Dask scheduler at 127\.0\.0\.1:9 "):
         Scorer(PLAIN, lm=scorer_lm(0.0), executor="dask://127.0.0.1:9")
@@ -211,25 +277,23 @@ def test_a_budget_is_exact_and_what_was_paid_for_is_in_the_journal(client: distr
 )
 def test_workers_that_share_one_server_find_what_threads_find() -> None:
     # To the last bit the same, whoever asks, and in whatever order.
-    scorer, reference = (embedded_lm(max_tokens=n, reproducible=True, temperature=t) for n, t in ((4, 0.0), (24, 1.0)))
+    lm = embedded_lm(max_tokens=4, reproducible=True)
     source, target = (Task.starter(domain, kind="yes_no") for domain in ("legal", "financial"))
     found = []
     for executor in (None, "dask"):
         made = TransferPrompting(
             ObjectiveEvaluator(),
-            reference_lm=reference,
-            scorer_lm=scorer,
-            rounds=1,
-            proposals=1,
-            examples=2,
+            reference_lm=lm,
+            scorer_lm=lm,
+            rounds=0,
+            examples=3,
             seed_instructions=["Answer yes or no."],
             executor=executor,
             verbose=False,
         ).compile(program("Answer the question."), trainset=target.train, source_tasks=[source])
         result = made.detailed_results
         found.append([result.original, result.winner, result.target.history, result.source.history])
-    client = executors._local(dspy.settings.num_threads)
+    client = executors._clients.pop(f"{dspy.settings.num_threads} here")
     client.cluster.close()
     client.close()
-    executors._local.cache_clear()
     assert repr(found[0]) == repr(found[1])

@@ -33,7 +33,7 @@ from tp_dspy.scoring.executors import Threads, Workers, crew
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.scorer import Job, Scorer
-from tp_dspy.scoring.throttle import Limits
+from tp_dspy.scoring.throttle import Limits, Throttle
 
 PLAIN = ObjectiveEvaluator(confidence=None)
 KEY = "sk-only-for-this-test-0123456789"
@@ -88,12 +88,28 @@ def test_an_executor_of_unknown_size_wants_a_number() -> None:
     with pytest.raises(ConfigurationError, match="give num_threads"):
         crew(Unknown(), None)
     made = crew(Unknown(), 3)
-    assert isinstance(made, Workers) and made.capacity() == 3
+    assert isinstance(made, Workers) and made.capacity == 3
 
 
 def test_what_was_made_before_is_taken_as_it_is() -> None:
     made = crew(None, 5)
     assert isinstance(made, Threads) and made.number == 5 and crew(made, 7) is made
+    scorer = Scorer(PLAIN, lm=scorer_lm(0.0), executor=made)
+    assert scorer.num_threads == scorer.throttles.most == 5
+
+
+def test_a_client_that_was_lost_is_made_anew() -> None:
+    class Lost:
+        status = "closed"
+
+    class Running:
+        status = "running"
+
+    made = iter([Lost(), Running()])
+    executors._clients.pop("x", None)
+    assert isinstance(executors._kept("x", lambda: next(made)), Lost)
+    found = executors._kept("x", lambda: next(made))
+    assert isinstance(found, Running) and executors._kept("x", lambda: next(made)) is executors._clients.pop("x")
 
 
 def test_without_distributed_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,19 +137,29 @@ def test_batches_are_of_one_program_and_grow_only_while_enough_is_left() -> None
     prepared = [scorer.prepare(program(text)) for text in ("One.", "Two.")]
     jobs = [Job((n, i), one, e) for n, one in enumerate(prepared) for i, e in enumerate(examples(150))]
     assert len(dict(scorer.score(jobs))) == 300
-    sizes = [len(pairs) for _, pairs, _, _ in executor.given]
+    sizes = [len(args[1]) for args in executor.given]
     assert sum(sizes) == 300 and max(sizes) > 8 and sizes[-1] <= 2
     assert len({parcel.key for parcel, *_ in executor.given}) == 2
 
 
 def test_limits_hold_for_all_workers_together() -> None:
-    with served(lambda text: Reply("B"), latency=0.03) as server:
-        limits = Limits(max_concurrency=2)
-        scorer = Scorer(PLAIN, lm=http_lm(server), executor=Inline(8), limits=limits)
+    now, most, lock = 0, 0, threading.Lock()
+
+    def rule(text: str) -> Reply:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return Reply("B")
+
+    with served(rule) as server:
+        scorer = Scorer(PLAIN, lm=http_lm(server), executor=Inline(8), limits=Limits(max_concurrency=2))
         scorer.outcomes(program(), examples(30))
-        assert len(server.answered) == 30
         throttle = scorer.throttles.of(scorer.lm)
-        assert throttle._under_way == 0 and throttle.answered == 30 and throttle._peak == 2
+        assert most == 2 and throttle._under_way == 0 and throttle.answered == 30
 
 
 def test_requests_a_minute_hold_for_all_workers_together() -> None:
@@ -160,6 +186,39 @@ def test_what_several_calls_of_a_pair_took_is_waited_for_afterwards() -> None:
         began = time.monotonic()
         scorer.outcomes(Twice(), examples(6))
         assert len(server.answered) == 12 and time.monotonic() - began >= 1.2
+
+
+def test_calls_of_threads_within_a_program_count() -> None:
+    class Both(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = program("First."), program("Second.")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            pair = dspy.Example(question=question).with_inputs("question")
+            parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+            return parallel([(self.one, pair), (self.two, pair)])[1]
+
+    with served(lambda text: Reply("B")) as server:
+        scorer = Scorer(PLAIN, lm=http_lm(server), executor=Inline(4), limits=Limits(requests_per_minute=240))
+        began = time.monotonic()
+        scorer.outcomes(Both(), examples(6))
+        # Four at once, then four a second.
+        assert len(server.answered) == scorer.throttles.answered == 12 and time.monotonic() - began >= 1.2
+
+
+def test_requests_of_which_nobody_knows_are_not_given_back() -> None:
+    throttle = Throttle(Limits(requests_per_minute=120), 100)
+    began = time.monotonic()
+    for _ in range(3):
+        throttle.take()
+        throttle.give_back(0.0)
+    assert throttle._under_way == 0 and time.monotonic() - began >= 0.4
+    # What was not sent is.
+    throttle.give_back(throttle.take() * 0.0 + 1.0)
+    began = time.monotonic()
+    throttle.take()
+    assert time.monotonic() - began < 0.4
 
 
 @pytest.mark.parametrize("by_cost", [False, True])
@@ -223,7 +282,7 @@ def test_an_error_that_cannot_be_sent_is_told_in_words() -> None:
 
 def test_two_who_score_at_once_share_an_executor_evenly() -> None:
     executor = Inline(8)
-    one, two = (Workers(executor, lambda: 8) for _ in range(2))
+    one, two = (Workers(executor, 8) for _ in range(2))
     throttles = Scorer(PLAIN, lm=scorer_lm(0.0)).throttles
     with one.open(throttles, None) as first:
         assert first.room() == 8
@@ -290,12 +349,45 @@ def test_a_key_from_the_environment_is_read_there(monkeypatch: pytest.MonkeyPatc
             parcel.open(1)
 
 
-@pytest.mark.parametrize("setting", [{"api_key": "given-by-hand"}, {"extra_headers": {"Authorization": "Bearer abcd"}}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"api_key": "given-by-hand"},
+        {"extra_headers": {"Authorization": "Bearer abcd"}},
+        {"extra_headers": {"X-Auth": "by-hand-too"}},
+        {"api_base": "http://me:secret@127.0.0.1:9/v1"},
+        {"aws_secret_access_key": "given-by-hand"},
+    ],
+)
 def test_a_key_given_by_hand_is_not_sent(setting: dict[str, Any]) -> None:
-    with served(lambda text: Reply("B")) as server:
-        with pytest.raises(ConfigurationError, match="Keys do not travel"):
-            Scorer(PLAIN, lm=http_lm(server, **setting), executor=Inline()).outcomes(program(), examples(3))
-        assert server.answered == []
+    lm = dspy.LM("openai/scripted", cache=False, **setting)
+    with pytest.raises(ConfigurationError, match="Keys do not travel") as raised:
+        Scorer(PLAIN, lm=lm, executor=Inline()).outcomes(program(), examples(3))
+    assert "secret@" not in str(raised.value)
+
+
+def test_a_key_in_a_predictors_config_is_not_sent() -> None:
+    made = dspy.Predict("question -> answer", api_key="given-by-hand")
+    with pytest.raises(ConfigurationError, match="A predictor's config has a api_key"):
+        Scorer(PLAIN, lm=scorer_lm(0.0), executor=Inline()).outcomes(made, examples(3))
+
+
+@pytest.mark.parametrize(
+    "key", ['{"a": {"private_key": "0123456789"}}', "pass{word}1234", '{"type": "service"}', "{}{{}}{x}"]
+)
+def test_a_key_may_hold_whatever_it_likes(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERTEX.CREDENTIALS", key)
+    lm = dspy.LM("scripted/x", engine=Travelling(0.0), cache=False)
+    lm.kwargs["vertex_credentials"] = f"{{of}} {key} and {key}"
+    concealed = parcels._concealed(dict(lm.kwargs), (), "x", parcels._secrets())
+    assert key not in repr(concealed)
+    assert parcels._revealed(concealed, "x")["vertex_credentials"] == f"{{of}} {key} and {key}"
+
+
+def test_a_word_that_happens_to_be_a_key_is_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "placeholder")
+    monkeypatch.setenv("KEYCLOAK_URL", "https://keys.example.org/realm1")
+    assert sent(scorer_lm(0.0), program("Write a placeholder; see https://keys.example.org/realm1."))
 
 
 def test_what_is_no_key_may_be_given() -> None:
@@ -336,6 +428,31 @@ def test_settings_of_dspy_travel_and_callbacks_stay() -> None:
         parcel = sent(scorer_lm(0.0), Asks())
     settings = parcel.open(1).settings
     assert settings["house"] == "of our own" and "callbacks" not in settings
+
+
+def test_settings_travel_with_programs_that_begin_later() -> None:
+    executor = Inline(1)
+    scorer = Scorer(PLAIN, lm=scorer_lm(0.0), executor=executor)
+    with dspy.context(house="of our own"):
+        programs = [scorer.prepare(program(text)) for text in ("One.", "Two.", "Three.")]
+        jobs = [Job((n, i), one, e) for n, one in enumerate(programs) for i, e in enumerate(examples(5))]
+        assert len(dict(scorer.score(jobs))) == 15
+    made = {args[0].key: args[0].open(1).settings["house"] for args in executor.given}
+    assert list(made.values()) == ["of our own"] * 3
+
+
+def test_with_dspys_cache_off_workers_do_not_use_theirs() -> None:
+    lm = dspy.LM("scripted/travelling", engine=Travelling(0.0), cache=True)
+    assert sent(lm).open(1).settings["lm"].cache is True
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    assert sent(lm, program("Uncached.")).open(1).settings["lm"].cache is False
+
+
+def test_what_was_opened_remembers_no_calls() -> None:
+    executor = Inline(2)
+    Scorer(PLAIN, lm=scorer_lm(0.0), executor=executor).outcomes(program("Remembers."), examples(40))
+    opened = executor.given[0][0].open(1)
+    assert len(opened.program.history) <= 2 and len(opened.settings["lm"].history) <= 2
 
 
 @pytest.mark.parametrize("name", ["Python", "dspy", "tp_dspy"])

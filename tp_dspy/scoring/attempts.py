@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +17,13 @@ from tp_dspy.scoring.calls import CallRecord, Reply, nobody_listens, unavailable
 from tp_dspy.scoring.judge import NO_LOGPROBS
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.running import refuses_logprobs, replies_to, run_program, says_nothing, uncached
+from tp_dspy.scoring.throttle import Counts, until
 
 if TYPE_CHECKING:
     from tp_dspy.scoring.choices import TypedChoices
     from tp_dspy.scoring.objective import ObjectiveEvaluator
-    from tp_dspy.scoring.throttle import Counts
 
-__all__ = ["SILENT", "Asking", "Attempt", "Batch", "Job", "attempt", "run_batch"]
+__all__ = ["NOT_SENT", "SILENT", "Asking", "Attempt", "Batch", "Job", "attempt", "run_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,18 +102,31 @@ class Batch:
     tally: Mapping[str, Counts] = field(default_factory=dict)
 
 
-def run_batch(asking: Asking, pairs: Sequence[tuple[dspy.Example, bool]], *, last: bool) -> Batch:
+NOT_SENT = Attempt(Outcome("error", error="HaltedError: not sent: the run is to end"))
+"""What comes of a pair that was not asked any more."""
+
+
+def run_batch(
+    asking: Asking,
+    pairs: Sequence[tuple[dspy.Example, bool]],
+    *,
+    last: bool,
+    ending: threading.Event | None = None,
+) -> Batch:
     """Make attempts one after the other; see `attempt`.
 
     Args:
         asking: How.
         pairs: Examples, and whether the reply was empty before.
         last: Whether the pairs are being tried for the last time.
+        ending: Set when no further call is to begin.
     """
     made, began = Batch(), time.monotonic()
     try:
-        for example, hushed in pairs:
-            made.attempts.append(attempt(asking, example, last=last, hushed=hushed))
+        with until(ending):
+            for example, hushed in pairs:
+                over = ending is not None and ending.is_set()
+                made.attempts.append(NOT_SENT if over else attempt(asking, example, last=last, hushed=hushed))
     except Exception as error:
         made.error = error
     made.seconds = time.monotonic() - began

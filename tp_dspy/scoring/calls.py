@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -240,4 +241,5 @@ def address(lm: Any) -> str:
     """Name an LM and where it is called, for messages: ``openai/x at http://localhost:8000/v1``."""
     settings = getattr(lm, "kwargs", None) or {}
     place = settings.get("api_base") or settings.get("base_url")
+    place = re.sub("//[^/@]*@", "//", str(place)) if place else None  # without a password
     return f"{getattr(lm, 'model', lm)} at {place}" if place else str(getattr(lm, "model", lm))

@@ -20,9 +20,18 @@ import queue
 import sys
 import threading
 import time
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import fields
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    InvalidStateError,
+    ThreadPoolExecutor,
+)
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,7 +39,7 @@ import dspy
 
 from tp_dspy.errors import ConfigurationError, MissingDependencyError, TransferPromptingError, WorkersLostError
 from tp_dspy.lms.embedded import embedded_key
-from tp_dspy.scoring.attempts import Asking, Attempt, Batch, run_batch
+from tp_dspy.scoring.attempts import NOT_SENT, Asking, Attempt, Batch, run_batch
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.parcels import Parcel, pack
@@ -51,8 +60,14 @@ Pairs = Sequence[tuple[dspy.Example, bool]]
 # way is paid for again.
 _LEAST_SECONDS, _MOST_SECONDS = 0.8, 6.0
 _LONGEST = 32
-# Seconds that a cluster may take until it has a worker, and a scheduler until it answers; and between two looks.
-_PATIENCE, _REACHED, _OFTEN = 60.0, 20.0, 1.0
+# Seconds that a cluster may take until it has a worker, and a scheduler until it answers.
+_PATIENCE, _REACHED = 60.0, 20.0
+# Seconds between two looks whether the run is to end, and how large the cluster is.
+_TICK, _OFTEN = 0.25, 1.0
+# Seconds that are waited for what is under way when something has broken off the rest.
+_WIND_UP = 2.0
+# Runs of which a worker remembers whether they are to end.
+_REMEMBERED = 256
 
 
 class Opened(Protocol):
@@ -68,6 +83,10 @@ class Opened(Protocol):
 
     def size(self, left: int) -> int:
         """Say how many pairs the next batch is to have at most, of so many that are left."""
+        ...
+
+    def wind_up(self) -> None:
+        """Have what is under way end soon, where it can be told to, and wait for it a little."""
         ...
 
 
@@ -111,7 +130,8 @@ class _InThreads:
         self.context = contextvars.copy_context()
 
     def submit(self, asking: Asking, pairs: Pairs, last: bool) -> Future[Batch]:
-        return self.pool.submit(self.context.copy().run, self._run, asking, pairs, last)
+        run = functools.partial(run_batch, asking, pairs, last=last, ending=self.ending)
+        return self.pool.submit(self.context.copy().run, run)
 
     def room(self) -> int:
         return self.number
@@ -119,9 +139,8 @@ class _InThreads:
     def size(self, left: int) -> int:
         return 1
 
-    def _run(self, asking: Asking, pairs: Pairs, last: bool) -> Batch:
-        with until(self.ending):
-            return run_batch(asking, pairs, last=last)
+    def wind_up(self) -> None:
+        """Wait for nothing: a call that is under way cannot be told to end."""
 
 
 class Workers:
@@ -129,25 +148,43 @@ class Workers:
 
     Args:
         executor: Runs functions that can be pickled.
-        capacity: Gives how many it runs at once; asked often, as clusters grow.
+        capacity: How many it runs at once; of a Dask cluster, for now.
         most: Of these, how many are to be used at most; None for all.
-        client: Of a Dask cluster, which keeps programs for all its workers.
+        client: Of a Dask cluster, which keeps programs for all its workers, may grow, and can be told to end.
     """
 
     def __init__(
-        self,
-        executor: Executor,
-        capacity: Callable[[], int],
-        most: int | None = None,
-        client: Client | None = None,
+        self, executor: Executor, capacity: int, most: int | None = None, client: Client | None = None
     ) -> None:
         self.executor, self.capacity, self.most, self.client = executor, capacity, most, client
 
     @contextlib.contextmanager
     def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[Opened]:
         """See `Crew`."""
-        with _sharing(self.executor) as share, _AtWorkers(self, share, throttles, ending) as opened:
+        with (
+            _sharing(self.client if self.client is not None else self.executor) as share,
+            _AtWorkers(self, share, throttles, ending) as opened,
+        ):
             yield opened
+
+    def look_again(self) -> None:
+        """See how large the cluster is by now."""
+        if self.client is None:
+            return
+        try:
+            before, self.capacity = self.capacity, int(self.client.scheduler_info(n_workers=0)["total_threads"])
+        except Exception as error:  # whatever became of the scheduler, the futures tell
+            logger.debug("The cluster does not say how large it is.", exc_info=error)
+            return
+        if before and not self.capacity:
+            logger.warning("The cluster has no worker any more; waiting for one.")
+
+    def tell_to_end(self, token: str) -> None:
+        """Have batches make no further attempt, where that can be said."""
+        if self.client is not None:
+            tell = functools.partial(self.client.run, _end, token, on_error="ignore", asynchronous=True)
+            with contextlib.suppress(Exception):  # then they end by themselves
+                self.client.loop.add_callback(tell)
 
 
 _shares: dict[int, int] = {}
@@ -155,17 +192,32 @@ _shares_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _sharing(executor: Executor) -> Iterator[Callable[[], int]]:
+def _sharing(what: object) -> Iterator[Callable[[], int]]:
     """Count who uses an executor at the moment; gives how many there are."""
     with _shares_lock:
-        _shares[id(executor)] = _shares.get(id(executor), 0) + 1
+        _shares[id(what)] = _shares.get(id(what), 0) + 1
     try:
-        yield lambda: _shares.get(id(executor), 1)
+        yield lambda: _shares.get(id(what), 1)
     finally:
         with _shares_lock:
-            _shares[id(executor)] -= 1
-            if not _shares[id(executor)]:
-                del _shares[id(executor)]
+            _shares[id(what)] -= 1
+            if not _shares[id(what)]:
+                del _shares[id(what)]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A program on its way.
+
+    Attributes:
+        asking: With the original, whose id would else be given to another.
+        parcel: A `Parcel`, or a future of one.
+        limits: The throttles of its endpoints that the user has set limits of.
+    """
+
+    asking: Asking
+    parcel: Any
+    limits: Sequence[Throttle]
 
 
 class _AtWorkers:
@@ -173,42 +225,60 @@ class _AtWorkers:
 
     What an executor calls back may be an event loop's thread, and what a scorer does next may wait: a thread of its own
     lies between them. Where the user set limits, another one waits for the endpoints before it sends a batch, of one
-    pair then.
+    pair then. A third looks whether the run is to end, and how large the cluster is.
     """
 
     def __init__(
         self, workers: Workers, share: Callable[[], int], throttles: Throttles, ending: threading.Event | None
     ) -> None:
         self.workers, self.share, self.throttles, self.ending = workers, share, throttles, ending
-        self.parcels: dict[int, tuple[Asking, Any, list[Throttle]]] = {}
+        self.token = uuid.uuid4().hex
+        # Of whoever scores: threads of this class would see only what dspy.configure set.
+        self.context = contextvars.copy_context()
+        self.sent: dict[int, _Sent] = {}
         self.under_way: set[Future[Any]] = set()
         self.seconds: float | None = None
+        self.requests = 1.0
         self.closed = False
-        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.changed = threading.Condition()
         self.ended: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.limited = throttles.limited
-        self.threads = [threading.Thread(target=_work, args=[self.ended], name="tp_dspy-workers", daemon=True)]
-        if self.limited:
-            self.threads.append(threading.Thread(target=_work, args=[self.waiting], name="tp_dspy-limits", daemon=True))
 
     def __enter__(self) -> _AtWorkers:
-        for thread in self.threads:
-            thread.start()
+        todo: list[tuple[str, Callable[[], None]]] = [
+            ("tp_dspy-workers", functools.partial(_work, self.ended)),
+            ("tp_dspy-watch", self._watch),
+        ]
+        if self.limited:
+            todo.append(("tp_dspy-limits", functools.partial(_work, self.waiting)))
+        for name, task in todo:
+            threading.Thread(target=task, name=name, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        with self.lock:
+        with self.changed:
             self.closed = True
             under_way = list(self.under_way)
+        self.stopping.set()
         for future in under_way:
             future.cancel()
-        self.parcels.clear()
+        self.sent.clear()
         self.waiting.put(None)
         self._end_if_over()
 
+    def wind_up(self) -> None:
+        """Have batches end after the pair that they are at, so that what they have paid for is known."""
+        if not self.under_way:
+            return
+        self.stopping.set()
+        self.workers.tell_to_end(self.token)
+        with self.changed:
+            self.changed.wait_for(lambda: not self.under_way, _WIND_UP)
+
     def room(self) -> int:
-        capacity = self.workers.capacity()
+        capacity = self.workers.capacity
         if self.workers.most is not None:
             capacity = min(capacity, self.workers.most)
         return max(1, capacity // max(1, self.share()))
@@ -222,76 +292,102 @@ class _AtWorkers:
         return max(1, math.ceil(min(_LONGEST, _MOST_SECONDS / self.seconds, fair) - 0.5))
 
     def submit(self, asking: Asking, pairs: Pairs, last: bool) -> Future[Batch]:
-        parcel, throttles = self._parcel(asking)
+        sent = self.sent.get(id(asking))
+        if sent is None:
+            sent = self.sent[id(asking)] = self.context.copy().run(self._pack, asking)
         made: Future[Batch] = Future()
-        if not throttles:
-            self._send(parcel, pairs, last, made, [])
+        if not sent.limits:
+            self._send(sent, pairs, last, made, {})
         else:
-            self.waiting.put(lambda: self._wait(parcel, pairs, last, made, throttles))
+            self.waiting.put(functools.partial(self._wait, sent, pairs, last, made))
         return made
 
-    def _parcel(self, asking: Asking) -> tuple[Any, list[Throttle]]:
-        found = self.parcels.get(id(asking))
-        if found is None:
-            parcel: Any = pack(asking)
-            if self.workers.client is not None:
-                # Kept by the scheduler, which makes it again where the worker that had it is lost.
-                parcel = self.workers.client.submit(_same, parcel, key=f"tp_dspy-{parcel.key}", pure=True)
-            lms = [p.lm or asking.settings.get("lm") for _, p in asking.program.named_sub_modules(dspy.Predict)]
-            throttles = dict.fromkeys(self.throttles.of(lm) for lm in lms if lm is not None)
-            # With the original, whose id would else be given to another.
-            found = self.parcels[id(asking)] = asking, parcel, [t for t in throttles if t.limited]
-        return found[1], found[2]
+    def _pack(self, asking: Asking) -> _Sent:
+        parcel: Any = pack(asking)
+        if self.workers.client is not None:
+            # Kept by the scheduler, which makes it again where the worker that had it is lost.
+            parcel = self.workers.client.submit(_same, parcel, key=f"tp_dspy-{parcel.key}", pure=True)
+        lms = [p.lm or asking.settings.get("lm") for _, p in asking.program.named_sub_modules(dspy.Predict)]
+        throttles = dict.fromkeys(self.throttles.of(lm) for lm in lms if lm is not None)
+        # In one order for all: two that hold a place each would else wait for each other.
+        limits = sorted((throttle for throttle in throttles if throttle.limited), key=lambda throttle: throttle.name)
+        # A call of each predictor for each run, until it is known better.
+        self.requests = max(self.requests, float(len(lms) * asking.objective.runs))
+        return _Sent(asking, parcel, limits)
 
-    def _wait(self, parcel: Any, pairs: Pairs, last: bool, made: Future[Batch], throttles: Sequence[Throttle]) -> None:
+    def _wait(self, sent: _Sent, pairs: Pairs, last: bool, made: Future[Batch]) -> None:
         """Wait for the endpoints, then send."""
-        held: list[Throttle] = []
+        held: dict[Throttle, float] = {}
         try:
-            with until(self.ending):
-                for throttle in throttles:
-                    throttle.take()
-                    held.append(throttle)
-        except HaltedError as error:
-            self.throttles.settle({}, held)
-            made.set_result(Batch([Attempt(Outcome("error", error=f"HaltedError: {error}")) for _ in pairs]))
+            with until(self.stopping):
+                for throttle in sent.limits:
+                    throttle.take(self.requests)
+                    held[throttle] = self.requests
+        except HaltedError:
+            _give_back(held)
+            made.set_result(Batch([NOT_SENT for _ in pairs]))
             return
-        self._send(parcel, pairs, last, made, held)
+        self._send(sent, pairs, last, made, held)
 
-    def _send(self, parcel: Any, pairs: Pairs, last: bool, made: Future[Batch], held: Sequence[Throttle]) -> None:
-        with self.lock:
+    def _send(self, sent: _Sent, pairs: Pairs, last: bool, made: Future[Batch], held: Mapping[Throttle, float]) -> None:
+        with self.changed:
             if self.closed:
-                self.throttles.settle({}, held)
+                _give_back(held)
                 made.cancel()
                 return
+            arguments = (sent.parcel, pairs, last, self.token, self.workers.capacity)
             try:
-                future = self.workers.executor.submit(_at_worker, parcel, pairs, last, self.room())
+                future = self.workers.executor.submit(_at_worker, *arguments)
             except Exception as error:  # an executor that is broken or shut down says so here
                 future = Future()
                 future.set_exception(error)
             self.under_way.add(future)
         future.add_done_callback(lambda done: self.ended.put(lambda: self._take(done, made, held)))
 
-    def _take(self, done: Future[Any], made: Future[Batch], held: Sequence[Throttle]) -> None:
+    def _take(self, done: Future[Any], made: Future[Batch], held: Mapping[Throttle, float]) -> None:
         """Hand on what came of a batch."""
         try:
             batch = _batch(*done.result())
         except BaseException as error:  # what an executor raises is its own affair: told to whoever scores
-            self.throttles.settle({}, held)
+            _give_back(dict.fromkeys(held, 0.0))  # It may have been asked.
             made.set_exception(_lost(error))
         else:
-            self.throttles.settle(batch.tally, held)
+            _give_back(held)
+            self.throttles.settle(batch.tally)
             if batch.attempts:
                 each = batch.seconds / len(batch.attempts)
                 self.seconds = each if self.seconds is None else 0.9 * self.seconds + 0.1 * each
+                requests = max((counts.requests for counts in batch.tally.values()), default=0) / len(batch.attempts)
+                self.requests = max(1.0, 0.9 * self.requests + 0.1 * requests)
             made.set_result(batch)
-        with self.lock:
+        with self.changed:
             self.under_way.discard(done)
+            self.changed.notify_all()
         self._end_if_over()
 
     def _end_if_over(self) -> None:
-        with self.lock:
+        with self.changed:
             if self.closed and not self.under_way:
                 self.ended.put(None)
+
+    def _watch(self) -> None:
+        """Look whether the run is to end, and how large the cluster is."""
+        looked = time.monotonic()
+        while not self.stopping.wait(_TICK):
+            if self.ending is not None and self.ending.is_set():
+                self.stopping.set()
+                self.workers.tell_to_end(self.token)
+                if not self.workers.capacity:  # Nobody is there who would begin them.
+                    for future in list(self.under_way):
+                        future.cancel()
+            elif time.monotonic() - looked >= _OFTEN:
+                self.workers.look_again()
+                looked = time.monotonic()
+
+
+def _give_back(held: Mapping[Throttle, float]) -> None:
+    for throttle, requests in held.items():
+        throttle.give_back(requests)
 
 
 def _work(what: queue.SimpleQueue[Callable[[], None] | None]) -> None:
@@ -299,18 +395,72 @@ def _work(what: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         task()
 
 
+class _Dask(Executor):
+    """A client's cluster as an executor.
+
+    That of distributed itself leaves a future open for ever whose result could not be fetched, as when the scheduler
+    is lost.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+        """Begin a call."""
+        made: Future[Any] = Future()
+        future = self.client.submit(function, *args, pure=False, **more)
+
+        async def fetch() -> None:
+            try:
+                result = await future
+            except BaseException as error:
+                with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+                    made.set_exception(error)
+            else:
+                with contextlib.suppress(InvalidStateError):
+                    made.set_result(result)
+
+        def cancelled(done: Future[Any]) -> None:
+            if done.cancelled():
+                with contextlib.suppress(Exception):  # of a cluster that is gone
+                    self.client.loop.add_callback(functools.partial(self.client.cancel, [future], asynchronous=True))
+
+        made.add_done_callback(cancelled)
+        self.client.loop.add_callback(fetch)
+        return made
+
+
 def _same(parcel: Parcel) -> Parcel:
     return parcel
 
 
-def _at_worker(parcel: Parcel, pairs: Pairs, last: bool, most: int) -> tuple[Any, ...]:
+_ends: OrderedDict[str, threading.Event] = OrderedDict()
+_ends_lock = threading.Lock()
+
+
+def _ending_of(token: str) -> threading.Event:
+    """In a worker: what is set when a run is to end."""
+    with _ends_lock:
+        event = _ends.setdefault(token, threading.Event())
+        _ends.move_to_end(token)
+        while len(_ends) > _REMEMBERED:
+            _ends.popitem(last=False)
+        return event
+
+
+def _end(token: str) -> None:
+    _ending_of(token).set()
+
+
+def _at_worker(parcel: Parcel, pairs: Pairs, last: bool, token: str, capacity: int) -> tuple[Any, ...]:
     """Make attempts, in a process that may never have heard of the program; gives plain values, see `_batch`."""
     try:
-        asking = parcel.open(min(most, _threads_here() or most))
+        asking = parcel.open(_threads_here() or capacity)
     except Exception as error:
         return [], _portable(error), 0.0, {}
-    with tallied() as tally:
-        made = run_batch(asking, pairs, last=last)
+    # What modules remember of their calls is for whoever looks at them, and here nobody does.
+    with dspy.context(max_history_size=1), tallied() as tally:
+        made = run_batch(asking, pairs, last=last, ending=_ending_of(token))
     flat = [(_flags(one), _of_outcome(one.outcome), _of_usage(one.outcome.usage)) for one in made.attempts]
     fatal = None if made.error is None else _portable(made.error)
     return flat, fatal, made.seconds, {name: tuple(vars(counts).values()) for name, counts in tally.items()}
@@ -376,28 +526,6 @@ def _version() -> str:
     return importlib.metadata.version("tp_dspy")
 
 
-class _Capacity:
-    """How many batches the workers of a Dask cluster run at once; looked up once a second, as it may grow."""
-
-    def __init__(self, client: Client) -> None:
-        self.client, self.known, self.at = client, 0, -math.inf
-        self.lock = threading.Lock()
-
-    def __call__(self) -> int:
-        now = time.monotonic()
-        if now - self.at > _OFTEN and self.lock.acquire(blocking=False):
-            try:
-                before, self.at = self.known, now
-                self.known = int(self.client.scheduler_info(n_workers=0)["total_threads"])
-                if before and not self.known:
-                    logger.warning("The cluster has no worker any more; waiting for one.")
-            except OSError as error:  # The futures tell what there is to tell.
-                logger.debug("The cluster does not say how large it is.", exc_info=error)
-            finally:
-                self.lock.release()
-        return self.known
-
-
 def crew(executor: Any, num_threads: int | None) -> Crew:
     """Find out where attempts are to be made.
 
@@ -418,9 +546,11 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
         return Threads(num_threads or dspy.settings.num_threads)
     if isinstance(executor, str):
         if executor == "dask":
-            return _of_client(_local(num_threads or dspy.settings.num_threads), num_threads)
+            threads = num_threads or dspy.settings.num_threads
+            return _of_client(_kept(f"{threads} here", lambda: _local(threads)), num_threads)
         if executor.startswith("dask://"):
-            return _of_client(_connected(executor.removeprefix("dask://")), num_threads)
+            address = executor.removeprefix("dask://")
+            return _of_client(_kept(address, lambda: _connected(address)), num_threads)
     elif type(executor).__name__ == "Client" and hasattr(executor, "get_executor"):
         return _of_client(executor, num_threads)
     elif isinstance(executor, Executor):
@@ -429,7 +559,7 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
             raise ConfigurationError(
                 f"{type(executor).__name__} does not say how many calls it makes at once: give num_threads."
             )
-        return Workers(executor, lambda: number)
+        return Workers(executor, number)
     raise ConfigurationError(
         f"executor is {executor!r}; expected None, 'dask', 'dask://host:port', a distributed.Client, or a "
         "concurrent.futures.Executor."
@@ -438,7 +568,9 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
 
 def _of_client(client: Client, most: int | None) -> Workers:
     _wait_for_worker(client)
-    return Workers(client.get_executor(pure=False), _Capacity(client), most, client)
+    made = Workers(_Dask(client), 0, most, client)
+    made.look_again()
+    return made
 
 
 def _wait_for_worker(client: Client) -> None:
@@ -462,7 +594,18 @@ def _dask() -> Any:
     return distributed
 
 
-@functools.cache
+_clients: dict[str, Client] = {}
+_clients_lock = threading.Lock()
+
+
+def _kept(name: str, make: Callable[[], Client]) -> Client:
+    """Give the client of a cluster, the same for all who ask, and a new one where it was lost."""
+    with _clients_lock:
+        if name not in _clients or _clients[name].status != "running":
+            _clients[name] = make()
+        return _clients[name]
+
+
 def _connected(address: str) -> Client:
     try:
         return _dask().Client(f"tcp://{address}", timeout=_REACHED, direct_to_workers=True, set_as_default=False)
@@ -473,7 +616,6 @@ def _connected(address: str) -> Client:
         ) from error
 
 
-@functools.cache
 def _local(threads: int) -> Client:
     """Start worker processes on this machine: one a core, with so many threads together."""
     distributed = _dask()

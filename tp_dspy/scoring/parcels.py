@@ -1,8 +1,8 @@
 """How a program travels to another process: everything that scoring it needs, once, and no key of any LM.
 
 LMs are written down as DSPy saves them, and made anew where they arrive. What a key's place is taken by is the name of
-an environment variable that has the key here: whoever runs the program there has keys of his own. What is found to
-hold a key all the same is not sent.
+an environment variable that has the key here: whoever runs the program there has keys of his own. A program or an
+objective in which such a key is found all the same is not sent. Examples are not looked through.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import dspy
 
 from tp_dspy.errors import ConfigurationError, TransferPromptingError
 from tp_dspy.scoring.attempts import Asking
-from tp_dspy.scoring.throttle import Throttles, original
+from tp_dspy.scoring.throttle import Throttles, endpoint, original
 
 __all__ = ["Parcel", "pack"]
 
@@ -41,10 +41,15 @@ _STAY = frozenset(
 _SECRET = re.compile(r"key|token$|secret|passw|credential|authorization", re.IGNORECASE)
 # Settings of LMs that are called like a secret and are none.
 _NO_SECRET = re.compile(r"tokens$|^(max|min|top|rollout|prompt_cache)_|token_limit", re.IGNORECASE)
+_HEADERS = re.compile(r"headers$", re.IGNORECASE)
+_PLAIN_HEADERS = frozenset(("accept", "accept-encoding", "content-type", "user-agent"))
+_WITH_PASSWORD = re.compile(r"://[^/@\s]+@")
 # Shorter ones are no keys: "none", "EMPTY", "local" for a server that asks for none.
 _LEAST_KEY = 8
-# Programs that a process keeps: those of a few steps.
-_KEPT = 256
+# What a real key looks like, where it may be part of anything: long, with digits, no words, no address.
+_KEYLIKE = re.compile(r"(?=.*\d)[^\s/:]{16,}")
+# Programs that a process keeps: those of a step or two.
+_KEPT = 64
 
 
 def _versions() -> dict[str, str]:
@@ -118,18 +123,19 @@ def _place() -> str:
 
 @dataclass(frozen=True)
 class _FromEnvironment:
-    """Stands for a text that holds a key, with the name of the variable in its place."""
+    """Stands for a text that holds keys: its pieces, and between them the names of variables."""
 
-    text: str
+    pieces: tuple[str, ...]
     names: tuple[str, ...]
 
     def resolve(self, model: str) -> str:
-        if lacking := [name for name in self.names if name not in os.environ]:
+        if lacking := sorted({name for name in self.names if name not in os.environ}):
             raise ConfigurationError(
                 f"The worker on {_place()} has no environment variable {', '.join(lacking)}, which holds a key of "
                 f"{model} where the program comes from. Keys do not travel: set it there."
             )
-        return self.text.format(**{name: os.environ[name] for name in self.names})
+        values = [*(os.environ[name] for name in self.names), ""]
+        return "".join(piece + value for piece, value in zip(self.pieces, values, strict=True))
 
 
 def _secrets() -> dict[str, str]:
@@ -138,27 +144,41 @@ def _secrets() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
-def _concealed(value: Any, name: str, model: str, secrets: Mapping[str, str]) -> Any:
-    """Replace the keys in an LM's settings."""
+def _concealed(value: Any, path: tuple[str, ...], model: str, secrets: Mapping[str, str]) -> Any:
+    """Replace the keys in an LM's settings.
+
+    Raises:
+        ConfigurationError: If there is one that no environment variable has.
+    """
     if isinstance(value, Mapping):
-        return {key: _concealed(item, str(key), model, secrets) for key, item in value.items()}
+        return {key: _concealed(item, (*path, str(key)), model, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_concealed(item, name, model, secrets) for item in value]
+        return [_concealed(item, path, model, secrets) for item in value]
     if not isinstance(value, str):
         return value
-    found = [variable for variable, secret in secrets.items() if secret in value]
-    if found:
-        text = value.replace("{", "{{").replace("}", "}}")
-        for variable in found:
-            text = text.replace(secrets[variable], f"{{{variable}}}")
-        return _FromEnvironment(text, tuple(v for v in found if f"{{{v}}}" in text))
-    if _SECRET.search(name) and not _NO_SECRET.search(name) and len(value) >= _LEAST_KEY:
+    by_value = {secret: name for name, secret in secrets.items()}
+    parts = re.split("(" + "|".join(map(re.escape, secrets.values())) + ")", value) if secrets else [value]
+    if len(parts) > 1:
+        return _FromEnvironment(tuple(parts[::2]), tuple(by_value[secret] for secret in parts[1::2]))
+    _refuse_key(value, path, f"The LM {model}")
+    return value
+
+
+def _refuse_key(value: Any, path: tuple[str, ...], whose: str) -> None:
+    """Make sure that a setting is no key, by its name and place.
+
+    Raises:
+        ConfigurationError: If it seems to be one.
+    """
+    name = path[-1] if path else ""
+    header = any(map(_HEADERS.search, path[:-1])) and name.casefold() not in _PLAIN_HEADERS
+    named = header or (_SECRET.search(name) and not _NO_SECRET.search(name))
+    if isinstance(value, str) and ((named and len(value) >= _LEAST_KEY) or _WITH_PASSWORD.search(value)):
         raise ConfigurationError(
-            f"The LM {model} has a {name} that was given by hand. Keys do not travel to workers: put it into an "
+            f"{whose} has a {'.'.join(path)} that was given by hand. Keys do not travel to workers: put it into an "
             "environment variable, here and on the workers, whose name says that it is a key (such as MY_API_KEY), "
             f"and pass {name}=os.environ['MY_API_KEY']."
         )
-    return value
 
 
 def _revealed(value: Any, model: str) -> Any:
@@ -183,7 +203,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             raise ConfigurationError(f"The LM {lm.model} cannot be sent to workers: {error}") from error
         if lm.kwargs.get("api_key") is not None:
             state["api_key"] = lm.kwargs["api_key"]
-        return type(lm), _concealed(state, "", str(lm.model), _secrets())
+        if not (dspy.cache.enable_memory_cache or dspy.cache.enable_disk_cache):
+            state["cache"] = False  # Workers have caches of their own.
+        return type(lm), _concealed(state, (), str(lm.model), _secrets()), endpoint(lm)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -196,11 +218,11 @@ class _Unpickler(pickle.Unpickler):
         # One for all programs, with its connections.
         known = cloudpickle.dumps(value)
         if known not in _lms:
-            made_of, state = value
+            made_of, state, name = value
             lm = made_of.load_state(_revealed(state, str(state["model"])), **_allowing(made_of))
             if not _governing:
                 _governing.append(Throttles(None, self.most))
-            _lms[known] = _governing[0].govern(lm)
+            _lms[known] = _governing[0].govern(lm, name)
         return _lms[known]
 
 
@@ -216,6 +238,9 @@ def pack(asking: Asking) -> Parcel:
     Raises:
         ConfigurationError: If something cannot be sent, or holds a key.
     """
+    for _, predictor in asking.program.named_sub_modules(dspy.Predict):
+        for name, value in predictor.config.items():
+            _refuse_key(value, (name,), "A predictor's config")
     settings = {name: value for name, value in _settings() if name not in _STAY}
     asking = replace(asking, settings={**settings, **asking.settings})
     try:
@@ -228,7 +253,7 @@ def pack(asking: Asking) -> Parcel:
             "pickled: open files, locks, clients and models when they are used."
         ) from error
     for name, secret in _secrets().items():
-        if secret.encode() in content:
+        if _KEYLIKE.fullmatch(secret) and secret.encode() in content:
             raise ConfigurationError(
                 f"The value of the environment variable {name} is in what would be sent to workers, in the program or "
                 "the objective. Keys do not travel: have it read from the environment where it is used."

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dspy
 
 from tp_dspy.errors import ConfigurationError, LMUnavailableError, ScoringFailedError
-from tp_dspy.scoring.attempts import SILENT, Asking, Batch, Job
+from tp_dspy.scoring.attempts import NOT_SENT, SILENT, Asking, Attempt, Batch, Job
 from tp_dspy.scoring.bar import watched
 from tp_dspy.scoring.calibrated import CalibratedProgram
 from tp_dspy.scoring.calls import address
 from tp_dspy.scoring.dispatch import Dispatch
-from tp_dspy.scoring.executors import Opened, Workers, crew
+from tp_dspy.scoring.executors import Opened, Threads, crew
 from tp_dspy.scoring.gate import Gate, HaltedError
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.programs import copy_sharing_lms
@@ -90,10 +90,10 @@ class Scorer:
             raise ConfigurationError(f"The scorer LM is {lm!r}; expected a dspy.LM, e.g. dspy.LM({str(lm)!r}).")
         self.objective = objective
         self.lm = lm
-        self.num_threads = threads
         self.max_error_rate = max_error_rate
         self.crew = crew(executor, num_threads)
-        self.throttles = Throttles(limits, _NO_LIMIT if isinstance(self.crew, Workers) else threads)
+        self.num_threads = self.crew.number if isinstance(self.crew, Threads) else threads
+        self.throttles = Throttles(limits, self.num_threads if isinstance(self.crew, Threads) else _NO_LIMIT)
 
     def prepare(self, program: dspy.Module) -> dspy.Module:
         """Copy a program for scoring; see the class for what differs from the original.
@@ -247,10 +247,13 @@ class Scorer:
             dispatch = Dispatch(
                 _blocks(jobs, run, crew), submit, room=crew.room, ended=lambda block, future: run.take(dispatch, future)
             )
+            known: deque[tuple[Job[Key], Attempt]] = deque()
             try:
                 for block, future in dispatch:
                     batch = future.result()
-                    for job, made in zip(block, batch.attempts, strict=False):
+                    known.extend(zip(block, batch.attempts, strict=False))
+                    while known:
+                        job, made = known.popleft()
                         if made.passing:
                             run.passing.add(job.key)
                         yield job.key, made.outcome
@@ -259,10 +262,13 @@ class Scorer:
             finally:
                 # After an interrupt or an error nothing new is paid for; what is under way ends by itself.
                 dispatch.close()
+                crew.wind_up()
                 for block, future in dispatch.left():
-                    if late is not None and not future.cancelled() and future.exception() is None:
-                        for job, made in zip(block, future.result().attempts, strict=False):
-                            late(job.key, made.outcome)
+                    if not future.cancelled() and future.exception() is None:
+                        known.extend(zip(block, future.result().attempts, strict=False))
+                for job, made in known:
+                    if late is not None and made.outcome != NOT_SENT.outcome:
+                        late(job.key, made.outcome)
 
 
 def _blocks(jobs: Sequence[Job[Key]], run: _Run, crew: Opened) -> Iterator[Sequence[Job[Key]]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import hashlib
 import logging
 import random
 import threading
@@ -26,12 +27,13 @@ from tp_dspy.errors import ConfigurationError
 from tp_dspy.scoring.calls import address, calls_so_far
 from tp_dspy.scoring.gate import HaltedError
 
-__all__ = ["Counts", "Limits", "Throttle", "Throttles", "original", "tallied", "troubled", "until"]
+__all__ = ["Counts", "Limits", "Throttle", "Throttles", "endpoint", "original", "tallied", "troubled", "until"]
 
 logger = logging.getLogger(__name__)
 
 _ENDING: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("ending", default=None)
-_TALLY: contextvars.ContextVar[dict[str, Counts] | None] = contextvars.ContextVar("tally", default=None)
+# A setting of DSPy's, as its own threads (dspy.Parallel) take those along and no other context.
+_TALLY = "tp_dspy_tally"
 
 # Seconds before the first retry, twice as many before each further one, and the most.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
@@ -84,15 +86,29 @@ class Counts:
     tokens: int = 0
 
 
+class _Tally(dict[str, Counts]):
+    """Counts by endpoint; safe in threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tally:
+        # dspy.Parallel hands its threads copies.
+        return self
+
+    def add(self, name: str, counts: Counts) -> None:
+        with self.lock:
+            known = self.get(name, Counts())
+            self[name] = Counts(*(a + b for a, b in zip(vars(known).values(), vars(counts).values(), strict=True)))
+
+
 @contextlib.contextmanager
-def tallied() -> Iterator[dict[str, Counts]]:
-    """Count what governed LMs are asked for in the block, in this thread, by the addresses of their endpoints."""
-    tally: dict[str, Counts] = {}
-    token = _TALLY.set(tally)
-    try:
+def tallied() -> Iterator[Mapping[str, Counts]]:
+    """Count what governed LMs are asked for in the block, by the names of their endpoints' throttles."""
+    tally = _Tally()
+    with dspy.context(**{_TALLY: tally}):
         yield tally
-    finally:
-        _TALLY.reset(token)
 
 
 @contextlib.contextmanager
@@ -132,7 +148,7 @@ class Throttle:
     Args:
         limits: What the user allows.
         most: Calls under way at once, at most.
-        name: The address of the endpoint.
+        name: What tells its endpoint apart.
     """
 
     def __init__(self, limits: Limits, most: int, name: str = "") -> None:
@@ -181,33 +197,40 @@ class Throttle:
             self._tell(Counts(requests=int(paid > 0), answered=int(paid > 0), tokens=tokens))
 
     def _tell(self, counts: Counts) -> None:
-        """Add to what is being counted in this thread."""
-        tally = _TALLY.get()
+        """Add to what is being counted."""
+        tally = dspy.settings.get(_TALLY)
         if tally is not None:
-            mine = tally.setdefault(self.name, Counts())
-            for name, value in vars(counts).items():
-                setattr(mine, name, getattr(mine, name) + value)
+            tally.add(self.name, counts)
 
-    def settle(self, counts: Counts, *, held: bool) -> None:
-        """Take in what was asked for elsewhere.
-
-        Args:
-            counts: What it was.
-            held: Whether a place was taken for it here, which is given back, with the one request that it stood for.
-        """
+    def settle(self, counts: Counts) -> None:
+        """Take in what was asked for elsewhere."""
         with self._free:
-            self._under_way -= held
             self.failures += counts.failures
             self.answered += counts.answered
             self._cached = counts.requests == 0
             if self._requests:
-                self._requests.level -= counts.requests - held
+                self._requests.level -= counts.requests
             if self._tokens:
                 self._tokens.level -= counts.tokens
             self._free.notify_all()
 
-    def take(self) -> float:
+    def give_back(self, requests: float) -> None:
+        """Give a place back that was taken for a call elsewhere, with the requests that were not made, or are settled.
+
+        Args:
+            requests: How many; 0 where nobody knows what became of the call.
+        """
+        with self._free:
+            self._under_way -= 1
+            if self._requests:
+                self._requests.level += requests
+            self._free.notify_all()
+
+    def take(self, requests: float = 1.0) -> float:
         """Wait until a call may begin, and take a place for it.
+
+        Args:
+            requests: How many it is likely to make.
 
         Returns:
             When it began, in seconds of the monotonic clock.
@@ -231,7 +254,7 @@ class Throttle:
             self._under_way += 1
             self._peak = max(self._peak, self._under_way)
             if self._requests:
-                self._requests.level -= 1.0
+                self._requests.level -= requests
             return time.monotonic()
 
     def _give_back(self, tokens: int | None, *, request: bool = True) -> None:
@@ -310,13 +333,11 @@ class Throttles:
         assert isinstance(governed, _Governed)
         return governed.tp_dspy_throttle
 
-    def settle(self, tally: Mapping[str, Counts], held: Iterable[Throttle]) -> None:
-        """Take in what was asked for elsewhere, of each endpoint, and give the places back that were taken for it."""
-        holding = {throttle.name: throttle for throttle in held}
-        for name in dict.fromkeys([*holding, *tally]):
-            throttle = holding.get(name) or self._throttles.get(name)
-            if throttle is not None:
-                throttle.settle(tally.get(name, Counts()), held=name in holding)
+    def settle(self, tally: Mapping[str, Counts]) -> None:
+        """Take in what was asked for elsewhere, of each endpoint, by the names of throttles."""
+        for name, counts in tally.items():
+            if (throttle := self._throttles.get(name)) is not None:
+                throttle.settle(counts)
 
     def check(self, lms: Iterable[dspy.BaseLM]) -> None:
         """Make sure that every limit is of one of these LMs.
@@ -328,17 +349,28 @@ class Throttles:
         if strange := sorted(set(self.by_model) - set(models)):
             raise ConfigurationError(f"limits names {', '.join(strange)}; the models that are called: {models}.")
 
-    def govern(self, lm: dspy.BaseLM) -> dspy.BaseLM:
-        """Copy an LM so that its calls go through the throttle of its endpoint; the same LM gives the same copy."""
+    def govern(self, lm: dspy.BaseLM, name: str | None = None) -> dspy.BaseLM:
+        """Copy an LM so that its calls go through the throttle of its endpoint; the same LM gives the same copy.
+
+        Args:
+            lm: The LM.
+            name: What tells the endpoint apart, where that is not to be its address.
+        """
         if isinstance(lm, _Governed):
             return lm
         with self._lock:
             # Kept with the original, whose id would else be given to another.
             if id(lm) not in self._governed:
                 limits = self.by_model.get(str(lm.model), self.general)
-                throttle = self._throttles.setdefault(address(lm), Throttle(limits, self.most, address(lm)))
+                name = name or endpoint(lm)
+                throttle = self._throttles.setdefault(name, Throttle(limits, self.most, name))
                 self._governed[id(lm)] = (lm, _governed(lm, throttle))
             return self._governed[id(lm)][1]
+
+
+def endpoint(lm: dspy.BaseLM) -> str:
+    """Tell an endpoint apart, without its address, which may hold a key."""
+    return hashlib.sha256(address(lm).encode()).hexdigest()[:16]
 
 
 def original(lm: Any) -> Any:
