@@ -73,10 +73,13 @@ def scorer_lm(latency: float, seed: int | None = None) -> dspy.LM:
 @contextmanager
 def cluster(workers: int, threads: int = _THREADS) -> Iterator[Any]:
     """Start workers, and a client that has spoken to them."""
+    import dask
     from distributed import Client, LocalCluster
 
     settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.ERROR}
     with (
+        # Dask looks at every thread's stack a hundred times a second: as costly as the calls, with so many threads.
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(n_workers=workers, threads_per_worker=threads, **settings) as made,
         Client(made, direct_to_workers=True) as client,
     ):

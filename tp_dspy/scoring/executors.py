@@ -619,15 +619,19 @@ def _connected(address: str) -> Client:
 def _local(threads: int) -> Client:
     """Start worker processes on this machine: one a core, with so many threads together."""
     distributed = _dask()
+    import dask
+
     embedded_key()  # in the environment that they inherit
     processes = min(os.cpu_count() or 1, threads)
-    cluster = distributed.LocalCluster(
-        n_workers=processes,
-        threads_per_worker=math.ceil(threads / processes),
-        memory_limit=0,
-        dashboard_address=":0",
-        silence_logs=logging.ERROR,
-    )
+    # Dask would look at the stacks of all threads a hundred times a second.
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
+        cluster = distributed.LocalCluster(
+            n_workers=processes,
+            threads_per_worker=math.ceil(threads / processes),
+            memory_limit=0,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
+        )
     client = distributed.Client(cluster, direct_to_workers=True, set_as_default=False)
     atexit.register(cluster.close)
     atexit.register(client.close)  # first
