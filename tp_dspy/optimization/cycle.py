@@ -341,7 +341,13 @@ class _Phase:
         panel = self.search if self.selection is None else self.selection
         self.finals = Finals(panel, self.outcomes(candidates, panel))
         standings = on_common_examples(self.finals.standings)
-        return choose(standings, self.history, self.worth, fresh=self.selection is not None)
+        before = None if self.selection is None else [self.met_with_original(candidate) for candidate in candidates]
+        return choose(standings, self.history, self.worth, fresh=before is not None, before=before)
+
+    def met_with_original(self, candidate: Candidate) -> tuple[Standing, Standing]:
+        """Give how the original and a candidate did on the examples of the search that both have met."""
+        first, *_, own = on_common_examples(self.panels.known([self.original, candidate], self.search))
+        return first, own
 
     def affordable_finalists(self, finalists: int) -> int:
         """Say how many finalists can be scored on the selection panel, the original aside.

@@ -16,17 +16,27 @@ from tp_dspy.optimization.phase_score import PhaseScore
 __all__ = ["choose"]
 
 
-def choose(standings: Sequence[Standing], history: History, worth: PhaseScore, *, fresh: bool) -> list[ScoredCandidate]:
+def choose(
+    standings: Sequence[Standing],
+    history: History,
+    worth: PhaseScore,
+    *,
+    fresh: bool,
+    before: Sequence[tuple[Standing, Standing]] | None = None,
+) -> list[ScoredCandidate]:
     """Rank the finalists.
 
     What was expected of a finalist before counts beside what is measured now: a panel of a dozen examples is not
-    believed against all that was seen earlier. But nobody that measures below the original here is ranked above it.
+    believed against all that was seen earlier. But nobody that measures below the original is ranked above it, all
+    examples taken together that both have met: a hundredth on the last dozen does not undo what the search has shown.
 
     Args:
         standings: The original's, then the others', on equal examples.
         history: What was expected of them.
         worth: How outcomes make a score.
         fresh: Whether these are other examples than those of the history; if not, they say nothing new.
+        before: For each finalist the original's standing and its own on the examples of the search that both have met;
+            None where nothing is known but what is measured now.
 
     Returns:
         Those that did not measure below the original, best expected first, then the others; of equals, the one that
@@ -35,9 +45,24 @@ def choose(standings: Sequence[Standing], history: History, worth: PhaseScore, *
     scored = [_known(worth.of(standing), history) for standing in standings]
     if fresh:
         scored = _weighed(scored, standings, worth)
-    own = scored[0].merit
+    kept = [not _measures_below(standings[0], standing, worth) for standing in standings]
+    if fresh and before is not None:
+        met = [(_with(standings[0], first), _with(standings[i], own)) for i, (first, own) in enumerate(before)]
+        kept = [not _measures_below(first, own, worth) for first, own in met]
     # reverse=True keeps the order of equals.
-    return sorted(scored, key=lambda entry: (not entry.merit < own, *entry.rank), reverse=True)
+    ranked = sorted(zip(kept, scored, strict=True), key=lambda pair: (pair[0], *pair[1].rank), reverse=True)
+    return [entry for _, entry in ranked]
+
+
+def _measures_below(original: Standing, other: Standing, worth: PhaseScore) -> bool:
+    return worth.of(other).merit < worth.of(original).merit
+
+
+def _with(standing: Standing, earlier: Standing) -> Standing:
+    """Add earlier outcomes on other examples."""
+    names = dict.fromkeys([*standing.outcomes, *earlier.outcomes])
+    outcomes = {n: [*earlier.outcomes.get(n, ()), *standing.outcomes.get(n, ())] for n in names}
+    return replace(standing, outcomes=outcomes)
 
 
 def _known(scored: ScoredCandidate, history: History) -> ScoredCandidate:
