@@ -200,7 +200,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             teacher: Not used; other optimisers of DSPy are passed one.
             valset: Target examples that the finalists are compared on; without them the scores on `trainset` choose.
                 The winner is the one of which most is expected, all evidence taken together, among those that did not
-                measure below the original here.
+                measure below the original on the examples of both sets that both have met.
             source_tasks: Runs the source phase on these first.
             source_prompts: The outcome of an earlier source phase, instead of `source_tasks`. With neither this is a
                 single-stage optimiser on the target.
@@ -208,7 +208,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
 
         Returns:
             A copy of the program with the target prompt, and a `TransferResult` as ``detailed_results``. It is never
-            one that was measured worse than the program's own instructions on the data it was selected on.
+            one that was measured worse than the program's own instructions on the data it was found and chosen on, as
+            far as both have met it.
 
         Raises:
             ConfigurationError, ProgramError, DataError: Before any call is paid, where it can be known.

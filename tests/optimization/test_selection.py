@@ -1,9 +1,10 @@
-"""The choice among finalists: never below the original, and not for a lucky dozen of examples."""
+"""The choice among finalists: never below the original, and neither for nor against a lucky dozen of examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,18 @@ def test_a_dozen_examples_do_not_outweigh_a_hundred() -> None:
 def test_but_what_measures_below_the_original_is_not_chosen() -> None:
     ranked = finalists([(OWN, 40, 8), (other("good"), 80, 7)], of=12)
     assert ranked[0].candidate == OWN
+
+
+@pytest.mark.parametrize(("search", "wins"), [((2, 8), True), ((5, 6), True), ((5, 5), False), ((8, 2), False)])
+def test_all_examples_count_that_both_have_met(search: tuple[int, int], wins: bool) -> None:
+    good, history = other("good"), History(WORTH)
+    history.record([standing(OWN, 40, 100), standing(good, 80, 100)], [], 3)
+    # Right on other examples: a difference that says little.
+    standings = [standing(OWN, 8, 12), Standing(good, {"t": standing(good, 7, 12).outcomes["t"][::-1]})]
+    own = standing(OWN, search[0], 10)
+    before = [(own, own), (own, standing(good, search[1], 10))]
+    ranked = choose(standings, history, WORTH, fresh=True, before=before)
+    assert (ranked[0].candidate == good) is wins
 
 
 def test_without_fresh_examples_nothing_is_learnt() -> None:

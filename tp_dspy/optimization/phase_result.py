@@ -31,9 +31,9 @@ class PhaseResult:
 
     Attributes:
         ranked: The finalists, the original always among them, with their scores on the selection panel (on the search
-            panel when there is no other, or the phase was interrupted): those that did not measure below the original
-            there, best expected first, then the others. A score is NaN for an original that was interrupted before its
-            last example.
+            panel when there is no other, or the phase was interrupted): those that did not measure below the original,
+            on all examples that both have met, best expected first, then the others. A score is NaN for an original
+            that was interrupted before its last example.
         history: Everything that was scored on the search panel, in order of arrival.
         dropped: Those of them that a race dropped, which have met fewer examples.
         unfinished: Those of them that were in a race when it was halted, which have met fewer examples, too.
