@@ -5,9 +5,10 @@
 Each worker has 64 threads, and a scripted engine that takes 200 ms for a reply. By the number of workers, once they
 have imported everything: ``throughput``, scorer calls a second; ``efficiency``, of what workers x threads / latency
 would be; ``driver_us``, CPU microseconds of the driver (a local cluster's scheduler among it) per outcome, and
-``workers_us`` of the workers. ``same_result``: whether a compile in a scripted world, with racing and a budget, finds
-what it finds with threads, to the last digit. ``--outcomes 1000000`` scores so many pairs at no latency instead:
-``peak_mb`` is what the driver held at most, with a tenth of them and with all.
+``workers_us`` of the workers; ``threads_us``, of one process with 64 threads and no cluster. ``same_result``: whether a
+compile in a scripted world, with racing and a budget, finds what it finds with threads, to the last digit.
+``--outcomes 1000000`` scores so many pairs at no latency instead: ``peak_mb`` is what the driver held at most, with a
+tenth of them and with all.
 """
 
 from __future__ import annotations
@@ -123,6 +124,14 @@ def throughput(workers: int, seconds: float) -> dict[str, float]:
     return {"throughput": calls / took, "driver_us": 1e6 * mine / calls, "workers_us": 1e6 * theirs / calls}
 
 
+def in_threads(seconds: float) -> float:
+    """Say how many CPU microseconds an outcome takes with as many threads in one process, and nothing else."""
+    scorer = Scorer(ObjectiveEvaluator(), lm=scorer_lm(_LATENCY), num_threads=_THREADS)
+    todo, before = jobs(scorer, round(_THREADS / _LATENCY * seconds)), _cpu()
+    done = sum(1 for _ in scorer.score(todo))
+    return 1e6 * (_cpu() - before) / done
+
+
 def compiled(executor: Any) -> str:
     """Compile in a scripted world, with racing and a budget; returns all that was found and decided."""
     world = World(_SEED)
@@ -177,8 +186,10 @@ def main() -> None:
         figures: dict[str, Any] = million(args.outcomes)
     else:
         with dspy.context(adapter=InstructionAdapter()):
+            alone = in_threads(args.seconds / 4)
             found = {workers: throughput(workers, args.seconds) for workers in args.workers}
         figures = {name: {str(w): round(f[name], 1) for w, f in found.items()} for name in found[args.workers[0]]}
+        figures["threads_us"] = round(alone, 1)
         ideal = _THREADS / _LATENCY
         figures["efficiency"] = {str(w): round(f["throughput"] / (w * ideal), 3) for w, f in found.items()}
         with cluster(max(args.workers), 8) as client:

@@ -41,8 +41,8 @@ class Assumptions:
 
     median: float = 1.0
     sigma: float = 0.6
-    driver_us: float = 300.0
-    worker_us: float = 1400.0
+    driver_us: float = 400.0
+    worker_us: float = 1700.0
     threads: int = 64
     step: int = 500
     prompt_tokens: int = 300
