@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import threading
 import time
@@ -278,6 +279,16 @@ def test_an_error_that_cannot_be_sent_is_told_in_words() -> None:
 
     assert str(executors._portable(Odd(1, 2))) == "Odd: 1 and 2"
     assert isinstance(executors._portable(ProgramError("x")), ProgramError)
+
+
+def test_an_error_is_sent_without_what_cannot_be() -> None:
+    pytest.importorskip("distributed")  # it has causes pickled with their errors
+    cause = ValueError()
+    cause.lock = threading.Lock()
+    error = LMUnavailableError("no such key")
+    error.__cause__ = cause
+    made = pickle.loads(pickle.dumps(executors._portable(error)))
+    assert isinstance(made, LMUnavailableError) and str(made) == "no such key"
 
 
 def test_two_who_score_at_once_share_an_executor_evenly() -> None:

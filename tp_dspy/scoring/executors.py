@@ -494,10 +494,14 @@ def _threads_here() -> int | None:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """Give an error that can be sent: itself, or one that tells of it."""
+    """Give an error that can be sent: a copy of it, or one that tells of it.
+
+    Without its cause, which distributed sends along, and which may hold what cannot be sent.
+    """
     try:
-        if type(pickle.loads(pickle.dumps(error))) is type(error):
-            return error
+        bare = type(error)(*error.args)
+        if type(pickle.loads(pickle.dumps(bare))) is type(error):
+            return bare
     except Exception:  # its class takes other arguments, is not known elsewhere, or holds what cannot be sent
         logger.debug("An error cannot be sent.", exc_info=error)
     return TransferPromptingError(f"{type(error).__name__}: {error}")
