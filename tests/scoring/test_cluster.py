@@ -29,7 +29,7 @@ from programs.benchmarks.worlds import World
 from tp_dspy import ScorerCalls, Task, TransferPrompting, embedded_lm
 from tp_dspy.errors import ConfigurationError, WorkersLostError
 from tp_dspy.lms.adapter import InstructionAdapter
-from tp_dspy.scoring import executors
+from tp_dspy.scoring import clusters, executors
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.scorer import Job, Scorer
@@ -228,14 +228,14 @@ def test_a_cluster_is_found_by_its_address(client: distributed.Client, monkeypat
     address = client.scheduler.address.removeprefix("tcp://")
     outcomes = Scorer(PLAIN, lm=scorer_lm(0.0), executor=f"dask://{address}").outcomes(program(), examples(10))
     assert len(outcomes) == 10
-    executors._clients.pop(address).close()
-    monkeypatch.setattr(executors, "_REACHED", 0.5)
+    clusters._clients.pop(address).close()
+    monkeypatch.setattr(clusters, "_REACHED", 0.5)
     with pytest.raises(ConfigurationError, match=r"no Dask scheduler at 127\.0\.0\.1:9 "):
         Scorer(PLAIN, lm=scorer_lm(0.0), executor="dask://127.0.0.1:9")
 
 
 def test_a_cluster_without_workers_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
+    monkeypatch.setattr(clusters, "_PATIENCE", 0.5)
     settings = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
     with (
         distributed.LocalCluster(n_workers=0, **settings) as cluster,
@@ -293,7 +293,7 @@ def test_workers_that_share_one_server_find_what_threads_find() -> None:
         ).compile(program("Answer the question."), trainset=target.train, source_tasks=[source])
         result = made.detailed_results
         found.append([result.original, result.winner, result.target.history, result.source.history])
-    client = executors._clients.pop(f"{dspy.settings.num_threads} here")
+    client = clusters._clients.pop(f"{dspy.settings.num_threads} here")
     client.cluster.close()
     client.close()
     assert repr(found[0]) == repr(found[1])

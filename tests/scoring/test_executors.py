@@ -29,7 +29,7 @@ from tp_dspy.errors import (
     WorkersLostError,
 )
 from tp_dspy.lms.adapter import InstructionAdapter
-from tp_dspy.scoring import executors, parcels
+from tp_dspy.scoring import at_worker, clusters, parcels
 from tp_dspy.scoring.executors import Threads, Workers, crew
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome
@@ -107,10 +107,10 @@ def test_a_client_that_was_lost_is_made_anew() -> None:
         status = "running"
 
     made = iter([Lost(), Running()])
-    executors._clients.pop("x", None)
-    assert isinstance(executors._kept("x", lambda: next(made)), Lost)
-    found = executors._kept("x", lambda: next(made))
-    assert isinstance(found, Running) and executors._kept("x", lambda: next(made)) is executors._clients.pop("x")
+    clusters._clients.pop("x", None)
+    assert isinstance(clusters.kept("x", lambda: next(made)), Lost)
+    found = clusters.kept("x", lambda: next(made))
+    assert isinstance(found, Running) and clusters.kept("x", lambda: next(made)) is clusters._clients.pop("x")
 
 
 def test_without_distributed_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +277,8 @@ def test_an_error_that_cannot_be_sent_is_told_in_words() -> None:
         def __init__(self, one: int, two: int) -> None:
             super().__init__(f"{one} and {two}")
 
-    assert str(executors._portable(Odd(1, 2))) == "Odd: 1 and 2"
-    assert isinstance(executors._portable(ProgramError("x")), ProgramError)
+    assert str(at_worker._portable(Odd(1, 2))) == "Odd: 1 and 2"
+    assert isinstance(at_worker._portable(ProgramError("x")), ProgramError)
 
 
 def test_an_error_is_sent_without_what_cannot_be() -> None:
@@ -287,7 +287,7 @@ def test_an_error_is_sent_without_what_cannot_be() -> None:
     cause.lock = threading.Lock()
     error = LMUnavailableError("no such key")
     error.__cause__ = cause
-    made = pickle.loads(pickle.dumps(executors._portable(error)))
+    made = pickle.loads(pickle.dumps(at_worker._portable(error)))
     assert isinstance(made, LMUnavailableError) and str(made) == "no such key"
 
 

@@ -7,43 +7,36 @@ here, so that no event loop waits for what a scorer does next.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import contextvars
 import functools
 import importlib.metadata
 import logging
 import math
-import os
-import pickle
 import queue
-import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
     Executor,
     Future,
-    InvalidStateError,
     ThreadPoolExecutor,
 )
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dspy
 
-from tp_dspy.errors import ConfigurationError, MissingDependencyError, TransferPromptingError, WorkersLostError
-from tp_dspy.lms.embedded import embedded_key
-from tp_dspy.scoring.attempts import NOT_SENT, Asking, Attempt, Batch, run_batch
+from tp_dspy.errors import ConfigurationError, TransferPromptingError, WorkersLostError
+from tp_dspy.scoring.at_worker import Pairs, at_worker, end, read_batch, same
+from tp_dspy.scoring.attempts import NOT_SENT, Asking, Batch, run_batch
+from tp_dspy.scoring.clusters import DaskExecutor, connected, kept, local, wait_for_worker
 from tp_dspy.scoring.gate import HaltedError
-from tp_dspy.scoring.outcomes import Outcome, Usage
-from tp_dspy.scoring.parcels import Parcel, pack
-from tp_dspy.scoring.throttle import Counts, Throttle, Throttles, tallied, until
+from tp_dspy.scoring.parcels import pack
+from tp_dspy.scoring.throttle import Throttle, Throttles, until
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -52,22 +45,15 @@ __all__ = ["Crew", "Opened", "Pairs", "Threads", "Workers", "crew"]
 
 logger = logging.getLogger(__name__)
 
-Pairs = Sequence[tuple[dspy.Example, bool]]
-"""Examples, and whether the reply to each was empty before."""
-
 # A batch costs the executor some milliseconds of CPU (Dask: about 5 in all), as much as scoring a few pairs: so batches
 # are to take so long, in seconds, if that many pairs are left; and no longer than this, as what a lost worker had under
 # way is paid for again.
 _LEAST_SECONDS, _MOST_SECONDS = 0.8, 6.0
 _LONGEST = 32
-# Seconds that a cluster may take until it has a worker, and a scheduler until it answers.
-_PATIENCE, _REACHED = 60.0, 20.0
 # Seconds between two looks whether the run is to end, and how large the cluster is.
 _TICK, _OFTEN = 0.25, 1.0
 # Seconds that are waited for what is under way when something has broken off the rest.
 _WIND_UP = 2.0
-# Runs of which a worker remembers whether they are to end.
-_REMEMBERED = 256
 
 
 class Opened(Protocol):
@@ -182,7 +168,7 @@ class Workers:
     def tell_to_end(self, token: str) -> None:
         """Have batches make no further attempt, where that can be said."""
         if self.client is not None:
-            tell = functools.partial(self.client.run, _end, token, on_error="ignore", asynchronous=True)
+            tell = functools.partial(self.client.run, end, token, on_error="ignore", asynchronous=True)
             with contextlib.suppress(Exception):  # then they end by themselves
                 self.client.loop.add_callback(tell)
 
@@ -306,7 +292,7 @@ class _AtWorkers:
         parcel: Any = pack(asking)
         if self.workers.client is not None:
             # Kept by the scheduler, which makes it again where the worker that had it is lost.
-            parcel = self.workers.client.submit(_same, parcel, key=f"tp_dspy-{parcel.key}", pure=True)
+            parcel = self.workers.client.submit(same, parcel, key=f"tp_dspy-{parcel.key}", pure=True)
         lms = [p.lm or asking.settings.get("lm") for _, p in asking.program.named_sub_modules(dspy.Predict)]
         throttles = dict.fromkeys(self.throttles.of(lm) for lm in lms if lm is not None)
         # In one order for all: two that hold a place each would else wait for each other.
@@ -337,7 +323,7 @@ class _AtWorkers:
                 return
             arguments = (sent.parcel, pairs, last, self.token, self.workers.capacity)
             try:
-                future = self.workers.executor.submit(_at_worker, *arguments)
+                future = self.workers.executor.submit(at_worker, *arguments)
             except Exception as error:  # an executor that is broken or shut down says so here
                 future = Future()
                 future.set_exception(error)
@@ -347,7 +333,7 @@ class _AtWorkers:
     def _take(self, done: Future[Any], made: Future[Batch], held: Mapping[Throttle, float]) -> None:
         """Hand on what came of a batch."""
         try:
-            batch = _batch(*done.result())
+            batch = read_batch(*done.result())
         except BaseException as error:  # what an executor raises is its own affair: told to whoever scores
             _give_back(dict.fromkeys(held, 0.0))  # It may have been asked.
             made.set_exception(_lost(error))
@@ -395,118 +381,6 @@ def _work(what: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         task()
 
 
-class _Dask(Executor):
-    """A client's cluster as an executor.
-
-    That of distributed itself leaves a future open for ever whose result could not be fetched, as when the scheduler
-    is lost.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
-        """Begin a call."""
-        made: Future[Any] = Future()
-        future = self.client.submit(function, *args, pure=False, **more)
-
-        async def fetch() -> None:
-            try:
-                result = await future
-            except BaseException as error:
-                with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
-                    made.set_exception(error)
-            else:
-                with contextlib.suppress(InvalidStateError):
-                    made.set_result(result)
-
-        def cancelled(done: Future[Any]) -> None:
-            if done.cancelled():
-                with contextlib.suppress(Exception):  # of a cluster that is gone
-                    self.client.loop.add_callback(functools.partial(self.client.cancel, [future], asynchronous=True))
-
-        made.add_done_callback(cancelled)
-        self.client.loop.add_callback(fetch)
-        return made
-
-
-def _same(parcel: Parcel) -> Parcel:
-    return parcel
-
-
-_ends: OrderedDict[str, threading.Event] = OrderedDict()
-_ends_lock = threading.Lock()
-
-
-def _ending_of(token: str) -> threading.Event:
-    """In a worker: what is set when a run is to end."""
-    with _ends_lock:
-        event = _ends.setdefault(token, threading.Event())
-        _ends.move_to_end(token)
-        while len(_ends) > _REMEMBERED:
-            _ends.popitem(last=False)
-        return event
-
-
-def _end(token: str) -> None:
-    _ending_of(token).set()
-
-
-def _at_worker(parcel: Parcel, pairs: Pairs, last: bool, token: str, capacity: int) -> tuple[Any, ...]:
-    """Make attempts, in a process that may never have heard of the program; gives plain values, see `_batch`."""
-    try:
-        asking = parcel.open(_threads_here() or capacity)
-    except Exception as error:
-        return [], _portable(error), 0.0, {}
-    # What modules remember of their calls is for whoever looks at them, and here nobody does.
-    with dspy.context(max_history_size=1), tallied() as tally:
-        made = run_batch(asking, pairs, last=last, ending=_ending_of(token))
-    flat = [(_flags(one), _of_outcome(one.outcome), _of_usage(one.outcome.usage)) for one in made.attempts]
-    fatal = None if made.error is None else _portable(made.error)
-    return flat, fatal, made.seconds, {name: tuple(vars(counts).values()) for name, counts in tally.items()}
-
-
-def _batch(flat: Any, error: BaseException | None, seconds: float, tally: Mapping[str, Any]) -> Batch:
-    """Read what `_at_worker` gave."""
-    attempts = [
-        Attempt(Outcome(**dict(zip(_OUTCOME, outcome, strict=True)), usage=Usage(*usage)), *flags)
-        for flags, outcome, usage in flat
-    ]
-    return Batch(attempts, error, seconds, {name: Counts(*counts) for name, counts in tally.items()})
-
-
-_OUTCOME = [field.name for field in fields(Outcome) if field.name != "usage"]
-_of_outcome = attrgetter(*_OUTCOME)
-_of_usage = attrgetter(*(field.name for field in fields(Usage)))
-_flags = attrgetter(*(field.name for field in fields(Attempt) if field.name != "outcome"))
-
-
-def _threads_here() -> int | None:
-    """Say how many batches this process works at, if it is a Dask worker."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_worker
-
-    try:
-        return int(get_worker().state.nthreads)
-    except ValueError:
-        return None
-
-
-def _portable(error: BaseException) -> BaseException:
-    """Give an error that can be sent: a copy of it, or one that tells of it.
-
-    Without its cause, which distributed sends along, and which may hold what cannot be sent.
-    """
-    try:
-        bare = type(error)(*error.args)
-        if type(pickle.loads(pickle.dumps(bare))) is type(error):
-            return bare
-    except Exception:  # its class takes other arguments, is not known elsewhere, or holds what cannot be sent
-        logger.debug("An error cannot be sent.", exc_info=error)
-    return TransferPromptingError(f"{type(error).__name__}: {error}")
-
-
 def _lost(error: BaseException) -> BaseException:
     """Say what to do about an error of the executor, not of what it ran."""
     if isinstance(error, TransferPromptingError):
@@ -551,10 +425,10 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
     if isinstance(executor, str):
         if executor == "dask":
             threads = num_threads or dspy.settings.num_threads
-            return _of_client(_kept(f"{threads} here", lambda: _local(threads)), num_threads)
+            return _of_client(kept(f"{threads} here", lambda: local(threads)), num_threads)
         if executor.startswith("dask://"):
             address = executor.removeprefix("dask://")
-            return _of_client(_kept(address, lambda: _connected(address)), num_threads)
+            return _of_client(kept(address, lambda: connected(address)), num_threads)
     elif type(executor).__name__ == "Client" and hasattr(executor, "get_executor"):
         return _of_client(executor, num_threads)
     elif isinstance(executor, Executor):
@@ -571,72 +445,7 @@ def crew(executor: Any, num_threads: int | None) -> Crew:
 
 
 def _of_client(client: Client, most: int | None) -> Workers:
-    _wait_for_worker(client)
-    made = Workers(_Dask(client), 0, most, client)
+    wait_for_worker(client)
+    made = Workers(DaskExecutor(client), 0, most, client)
     made.look_again()
     return made
-
-
-def _wait_for_worker(client: Client) -> None:
-    try:
-        client.wait_for_workers(1, timeout=_PATIENCE)
-    except TimeoutError as error:
-        raise ConfigurationError(
-            f"The Dask cluster at {client.scheduler.address} had no worker for {_PATIENCE:g} seconds; start one with "
-            f"`dask worker {client.scheduler.address}`."
-        ) from error
-
-
-def _dask() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingDependencyError(
-            'A Dask cluster needs the package distributed: `pip install "tp_dspy[distributed]"`, or in a checkout '
-            "`uv sync --extra distributed`."
-        ) from error
-    return distributed
-
-
-_clients: dict[str, Client] = {}
-_clients_lock = threading.Lock()
-
-
-def _kept(name: str, make: Callable[[], Client]) -> Client:
-    """Give the client of a cluster, the same for all who ask, and a new one where it was lost."""
-    with _clients_lock:
-        if name not in _clients or _clients[name].status != "running":
-            _clients[name] = make()
-        return _clients[name]
-
-
-def _connected(address: str) -> Client:
-    try:
-        return _dask().Client(f"tcp://{address}", timeout=_REACHED, direct_to_workers=True, set_as_default=False)
-    except OSError as error:
-        raise ConfigurationError(
-            f"There is no Dask scheduler at {address} ({error}); start one with `dask scheduler`, and give "
-            "dask://host:port as it says."
-        ) from error
-
-
-def _local(threads: int) -> Client:
-    """Start worker processes on this machine: one a core, with so many threads together."""
-    distributed = _dask()
-    import dask
-
-    embedded_key()  # in the environment that they inherit
-    processes = min(os.cpu_count() or 1, threads)
-    # Dask would look at the stacks of all threads a hundred times a second.
-    with dask.config.set({"distributed.worker.profile.enabled": False}):
-        cluster = distributed.LocalCluster(
-            n_workers=processes,
-            threads_per_worker=math.ceil(threads / processes),
-            memory_limit=0,
-            dashboard_address=":0",
-            silence_logs=logging.ERROR,
-        )
-    client = distributed.Client(cluster, direct_to_workers=True, set_as_default=False)
-    atexit.register(cluster.close)
-    atexit.register(client.close)  # first
-    return client
