@@ -133,8 +133,12 @@ class Session:
         return Plan(tuple(phases), words + estimate(phases, self.student, self.examples, self._lms()[:-1], runs))
 
     @contextlib.contextmanager
-    def open(self, phases: Sequence[PhasePlan]) -> Iterator[Cycle]:
+    def open(self, phases: Sequence[PhasePlan], at_once: int = 1) -> Iterator[Cycle]:
         """Check the budgets, say what is planned, open the memory; afterwards say what was spent.
+
+        Args:
+            phases: The phases, in order.
+            at_once: How many of them go on at once, for those who are told.
 
         Raises:
             ConfigurationError: As `plan`.
@@ -148,7 +152,7 @@ class Session:
             self._memory(tell) as memory,
         ):
             with failure_told(tell):
-                tell(Planned("", phases, plan.words, self.settings, ledger.budgets, lambda: ledger.spent))
+                tell(Planned("", phases, plan.words, self.settings, ledger.budgets, lambda: ledger.spent, at_once))
                 yield Cycle(self.student, self.scorer, self.racing, memory, self.spread_penalty, tell, ledger)
             spent = ledger.spent
             logger.info(PhasePlan.beside(phases, spent))

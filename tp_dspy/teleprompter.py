@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.reference_prompt import ReferencePrompt
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
+from tp_dspy.optimization.turns import Turns
 from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
 from tp_dspy.runs.events import Constructed
@@ -273,7 +275,12 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         return prompts
 
     def transfer_to(
-        self, student: dspy.Module, targets: Mapping[str, Task] | Sequence[Task], *, source_prompts: SourcePrompts
+        self,
+        student: dspy.Module,
+        targets: Mapping[str, Task] | Sequence[Task],
+        *,
+        source_prompts: SourcePrompts,
+        at_once: int = 1,
     ) -> Transfers:
         """Carry source prompts over to many targets in one run: one plan, one budget, one journal.
 
@@ -285,6 +292,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             student: The program; never changed.
             targets: Tasks by the name to report them under, or tasks with names of their own.
             source_prompts: The outcome of a source phase.
+            at_once: Targets under way at once, at least 1: more than one keep a cluster, or an endpoint that takes
+                many calls, busy while one of them waits for its last answers. They share threads and workers alike,
+                and take turns in this process. What is found is the same, as far as budgets allow: with more than one,
+                each has a fixed share of them, while one after the other the later ones have what is left over.
+                Targets that share questions still follow each other.
 
         Returns:
             The compiled program of each target, with a report. When a budget or Ctrl-C ends the run, those that had
@@ -293,24 +305,37 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         Raises:
             As `compile`; an error that comes later has what had been reached as ``transfers``.
         """
-        started = time.monotonic()
+        if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
+            raise ConfigurationError(f"at_once is {at_once!r}; expected a whole number of at least 1.")
         targets = targets_by_name(targets)
         inputs = {f"target {name}": self._task_input(name, task) for name, task in targets.items()}
         work = self._prepare(student, None, inputs, source_prompts)
         compiled: dict[str, dspy.Module] = {}
 
         def reached() -> Transfers:
-            return Transfers(compiled, tuple(name for name in targets if name not in compiled))
+            found = {name: compiled[name] for name in targets if name in compiled}
+            return Transfers(found, tuple(name for name in targets if name not in found))
 
-        with kept_on_failure("transfers", reached), work.session.open(work.plans) as cycle:
-            for name in targets:
+        def carry(names: Sequence[str], cycle: Cycle) -> None:
+            for name in names:
                 if cycle.ledger.halted is not None:
-                    break
-                target = self._target_phase(f"target {name}", cycle, work)
-                seconds, started = time.monotonic() - started, time.monotonic()
+                    return
+                started, phase = time.monotonic(), f"target {name}"
+                own = replace(cycle, ledger=cycle.ledger.share(phase, lanes)) if lanes > 1 else cycle
+                target = self._target_phase(phase, own, work)
+                seconds = time.monotonic() - started
                 result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective, name)
-                folder = folder_of(self.run_dir, name, list(targets))
-                compiled[name] = self._deliver(f"target {name}", student, result, folder)
+                compiled[name] = self._deliver(phase, student, result, folder_of(self.run_dir, name, list(targets)))
+
+        chains = [[phase.removeprefix("target ") for phase in chain] for chain in work.chains]
+        lanes = min(at_once, len(chains))
+        with kept_on_failure("transfers", reached), work.session.open(work.plans, lanes) as cycle:
+            if lanes == 1:
+                carry(list(targets), cycle)
+            else:
+                turns = Turns()
+                beside = replace(cycle, aside=turns.aside)
+                turns.run([partial(carry, chain, beside) for chain in chains], lanes, cycle.ledger)
         return reached()
 
     def source_influence(
@@ -478,6 +503,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             threads=self.scorer.num_threads,
             memory=cycle.memory,
             ledger=cycle.ledger,
+            aside=cycle.aside,
         )
         result = cycle.run(
             name,

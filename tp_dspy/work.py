@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
+from tp_dspy.optimization.panel import fingerprint
 from tp_dspy.optimization.phases import PhaseInput
 from tp_dspy.optimization.plan import Effort, PhasePlan
 from tp_dspy.optimization.racing import usual_share
@@ -60,6 +63,19 @@ class Work:
             )
             for name, data in (phases | self.targets).items()
         ]
+
+    @property
+    def chains(self) -> list[list[str]]:
+        """The target phases in groups that share no question: those of a group are to follow each other."""
+        first: dict[str, str] = {}
+        groups: DisjointSet = DisjointSet(self.targets)
+        for name, data in self.targets.items():
+            for example in map(fingerprint, data.examples):
+                groups.merge(first.setdefault(example, name), name)
+        chains: dict[str, list[str]] = {}
+        for name in self.targets:
+            chains.setdefault(groups[name], []).append(name)
+        return list(chains.values())
 
     def after(self, made: SourcePrompts) -> Work:
         """Go on with the outcome of the source phase."""

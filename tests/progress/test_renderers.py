@@ -44,7 +44,7 @@ def full() -> Told:
     told = Told().tell(planned(*names, budgets=BUDGETS, spent=SPENT))
     for event, after in [*a_phase(names[0]), *a_phase(names[1], each=60.0)[:-2]]:
         told.tell(event, after)
-    return told.tell(answer(status="error")).tell(answer(calls=0, cached=1))
+    return told.tell(answer(names[1], status="error")).tell(answer(names[1], calls=0, cached=1))
 
 
 def test_the_frame_fits_80_columns_with_large_figures() -> None:

@@ -236,3 +236,52 @@ def test_names_are_cut_in_their_middle_and_keep_no_control_characters() -> None:
     assert named("medicine") == "medicine"
     assert named("mmlu:professional_medicine", 15) == "mmlu:pr…edicine"
     assert named(HOSTILE) == "[red]<script>x\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"
+
+
+def side_by_side(*names: str) -> Told:
+    told = Told().tell(replace(planned(*names), at_once=2))
+    for name in names[:2]:
+        told.tell(PhaseBegan(name, 6, 4)).tell(StepBegan(name, 60))
+    return told
+
+
+def test_phases_that_go_on_at_once_are_told_apart() -> None:
+    a, b, c = "target a", "target b", "target c"
+    told = side_by_side(a, b, c)
+    for name in (a, b, b):
+        told.tell(answer(name), 1.0)
+    told.tell(candidate("Only.", 0.712, phase=b)).tell(Proposed(b, 1, 5, 8)).tell(answer(a, status="error"))
+    assert told.view.title == "2 targets at once, 0 done, 1 to come"
+    assert [text.split("  ")[-1].strip() for label, text in told.view.rows if not label] == [
+        "2 of 100, first prompts",
+        "2 of 100, round 1 of 4, best 0.712",
+    ]
+    assert told.view.count == "4 of at most 300" and told.rows["Errors"] == "1 of 4 scorer calls got no answer"
+    own = scored("Answer.", 0.628, "original")
+    told.tell(PhaseEnded(b, result(scored("Only.", 0.712), own)))
+    assert [(one.title, one.pairs) for one in told.view.ended] == [("Target 2/3 b", 2)]
+    told.tell(PhaseBegan(c, 6, 4)).tell(answer(c))
+    assert told.view.title == "2 targets at once, 1 done, 0 to come"
+    assert told.view.count == "5 of at most 202", "two of them took less than was planned"
+    told.tell(PhaseEnded(a, result(own))).tell(PhaseEnded(c, result(own)))
+    assert [one.title for one in told.view.ended] == ["Target 2/3 b", "Target 1/3 a", "Target 3/3 c"]
+    assert told.view.title == ""
+
+
+def test_the_time_that_is_left_is_for_all_that_go_on_at_once() -> None:
+    told = side_by_side("target a", "target b")
+    for index in range(40):
+        told.tell(answer(f"target {'ab'[index % 2]}"), 0.25)
+    # 40 of 200 pairs took 10 s; that proposals are waited for costs nothing while others go on.
+    assert told.rows["Time"] == "0:10, at most ~40 s left, and 8 rounds of proposals"
+    told.tell(Proposed("target a", 1, 5, 8), 5.0)
+    assert told.rows["Time"].startswith("0:15, at most ~40 s left")
+
+
+def test_what_goes_on_at_once_is_broken_off_at_once() -> None:
+    told = side_by_side("target a", "target b").tell(candidate("Only.", 0.7, phase="target a"))
+    told.tell(Failed("", OSError()))
+    assert [(one.title, one.why, one.on) for one in told.view.ended] == [
+        ("Target 1/2 a", "broken off: OSError", "search"),
+        ("Target 2/2 b", "broken off: OSError", ""),
+    ]

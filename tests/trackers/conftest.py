@@ -59,10 +59,13 @@ class Lab:
         with dspy.context(adapter=InstructionAdapter()):
             return self.optimiser(*listeners).construct_source_prompts(self.student, source_tasks=self.sources)
 
-    def transfer(self, prompts: SourcePrompts, names: list[str], *listeners: Listen, **settings: Any) -> Transfers:
+    def transfer(
+        self, prompts: SourcePrompts, names: list[str], *listeners: Listen, at_once: int = 1, **settings: Any
+    ) -> Transfers:
         with dspy.context(adapter=InstructionAdapter()):
             targets = {name: self.task(f"task{index}") for index, name in enumerate(names)}
-            return self.optimiser(*listeners, **settings).transfer_to(self.student, targets, source_prompts=prompts)
+            optimiser = self.optimiser(*listeners, **settings)
+            return optimiser.transfer_to(self.student, targets, source_prompts=prompts, at_once=at_once)
 
 
 @pytest.fixture

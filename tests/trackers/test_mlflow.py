@@ -256,6 +256,24 @@ def test_of_several_targets_each_has_a_run_below_the_whole(lab: Lab, store: Stor
     assert whole.data.metrics["targets/a_b-1/score"] == pytest.approx(transfers.results["a:b"].winner.score)
 
 
+def test_targets_under_way_at_once_do_not_mix(lab: Lab, store: Store) -> None:
+    prompts = lab.construct()
+    for at_once in (1, 3):
+        again = Lab()  # Its reference LM answers in the order in which it is asked.
+        again.transfer(prompts, ["a", "b", "c"], MLflowTracker(log_program=False), at_once=at_once, num_threads=1)
+    turns, many = (
+        {run.info.run_name: run for run in store.runs() if run.data.tags.get("mlflow.parentRunId") == whole}
+        for whole in [run.info.run_id for run in store.runs() if "mlflow.parentRunId" not in run.data.tags]
+    )
+    for name in ("a", "b", "c"):
+        of_time = {"final/seconds"}
+        one, other = ({k: v for k, v in run[name].data.metrics.items() if k not in of_time} for run in (turns, many))
+        assert one == pytest.approx(other, nan_ok=True) and len(one) > 5
+        steps = [store.client.get_metric_history(run[name].info.run_id, "target/candidates") for run in (turns, many)]
+        assert [(m.step, m.value) for m in steps[0]] == [(m.step, m.value) for m in steps[1]] != []
+    assert {run.info.status for run in store.runs()} == {"FINISHED"}
+
+
 @pytest.mark.parametrize(("error", "status"), [(OSError("power"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_a_transfer_that_is_broken_off_leaves_no_run_open(
     error: BaseException, status: str, lab: Lab, store: Store

@@ -117,6 +117,9 @@ def transfer(
     influence: Annotated[
         bool, typer.Option("--influence", help="Also say which source task helped which target; a few more calls.")
     ] = False,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Targets under way at once; each then has a fixed share of the budgets.")
+    ] = 1,
     instruction: o.Instruction = None,
     config: o.Config = None,
     as_json: Json = False,
@@ -125,10 +128,12 @@ def transfer(
     """Carry source prompts over to many targets in one run, with one budget."""
     with reporting(as_json, debug) as shown:
         job = Job(program=program, instruction=instruction, scoring=scoring, lms=lms, budgets=budgets, effort=effort)
-        _transfer(job, _read(file), target, out, influence, shown)
+        _transfer(job, _read(file), target, out, at_once, influence, shown)
 
 
-def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, influence: bool, shown: Output) -> None:
+def _transfer(
+    job: Job, made: SourcePrompts, targets: list[str], out: Path, at_once: int, influence: bool, shown: Output
+) -> None:
     from tp_dspy.optimization.ledger import INTERRUPTED
     from tp_dspy.progress import LiveProgress
 
@@ -137,10 +142,10 @@ def _transfer(job: Job, made: SourcePrompts, targets: list[str], out: Path, infl
     document: dict[str, Any] = {}
     with job.lms.configured(student) as lm, LiveProgress(shown.remarks) as live:
         teleprompter = job.teleprompter(out, [live], lm)
-        programs = teleprompter.transfer_to(student, tasks, source_prompts=made)
+        programs = teleprompter.transfer_to(student, tasks, source_prompts=made, at_once=at_once)
+        stopped = [result.stopped for result in programs.results.values()]
         # A run that was ended early has nothing left to spend on that.
-        stopped = [result.stopped for result in programs.results.values()][-1:]
-        asked = influence and not programs.missing and stopped != [INTERRUPTED]
+        asked = influence and not programs.missing and INTERRUPTED not in stopped
     # Before more is asked for: it may fail, and this is there.
     shown.show(programs)
     shown.show(f"Saved under {out.as_posix()}, a folder for each target.")

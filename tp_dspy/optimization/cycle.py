@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Any
 
 import dspy
 
@@ -62,6 +64,8 @@ class Cycle:
         listener: Is told what happens.
         ledger: Says what may still be spent.
         met: Pairs scored so far, by this compile or, before it was broken off, for it.
+        checked: Set when the reference LM was found to answer.
+        aside: Waits for an LM; where phases go on at once, others have their turns meanwhile.
     """
 
     program: dspy.Module
@@ -72,6 +76,8 @@ class Cycle:
     listener: Listener = lambda event: None
     ledger: Ledger = field(default_factory=Ledger)
     met: set[Pair] = field(default_factory=set)
+    checked: threading.Event = field(default_factory=threading.Event)
+    aside: Callable[[Iterable[Any]], Iterator[Any]] = iter
 
     def run(
         self,
@@ -109,14 +115,15 @@ class Cycle:
             ScoringFailedError, LMUnavailableError, LogprobsUnavailableError: As the scorer and the proposer do.
             KeyboardInterrupt: If it comes when a halt is under way already.
         """
-        panels = PanelScorer(self.program, self.scorer, self.memory, self.ledger, self.met)
+        panels = PanelScorer(self.program, self.scorer, self.memory, self.ledger, self.met, self.aside)
         worth = PhaseScore(self.scorer.objective, self.spread_penalty)
         run = _Phase(self, phase, population[0], search, selection, proposer, prior, panels, worth)
         try:
             self.listener(PhaseBegan(phase, len(population), rounds))
-            if rounds and not self.met:
+            if rounds and not self.checked.is_set():
                 # A wrong key or name is to show before the scorer is paid for a whole population.
                 proposer.check()
+                self.checked.set()
             run.find(population, rounds, proposals_per_round, stop, finalists)
             ranked = run.select(finalists)
         except KeyboardInterrupt:

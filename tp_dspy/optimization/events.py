@@ -62,6 +62,7 @@ class Planned(Event):
         settings: How the compile is set up, as plain values.
         budgets: What it may spend.
         spent: Says what has been spent, at any time.
+        at_once: How many phases go on at once; with more than one their events come in turns.
     """
 
     kind: ClassVar[str] = "plan"
@@ -70,6 +71,7 @@ class Planned(Event):
     settings: Mapping[str, Any] = field(default_factory=dict)
     budgets: Sequence[Budget] = ()
     spent: Callable[[], Spent] = Spent
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class PhaseEnded(Event):
 
 
 class Listener(Protocol):
-    """Is told every event as it happens, in the thread that compiles.
+    """Is told every event as it happens, in the thread that compiles; one after the other, whatever goes on at once.
 
     What it raises ends the compile, resumably; at `Compiled`, when all is done, it is logged.
     """

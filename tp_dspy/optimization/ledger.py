@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,21 +78,33 @@ class Ledger:
     source prompts is the first to do with less, as the targets make it again; then everything shrinks alike. Tokens,
     dollars and seconds are translated into pairs by what a pair has cost so far.
 
+    Phases that go on at once have accounts of their own (`share`), with shares that are fixed: what one may spend is
+    not to depend on how fast another one was.
+
     Args:
         plans: The phases, in order.
         budgets: The limits.
         files: Stop files.
+        whole: The accounts of the compile, where these are of one phase: it has the last word, and sums up.
+        limits: Of each budget, what these accounts may spend; by default all of it.
     """
 
     def __init__(
-        self, plans: Sequence[PhasePlan] = (), budgets: Sequence[Budget] = (), files: Sequence[StopFile] = ()
+        self,
+        plans: Sequence[PhasePlan] = (),
+        budgets: Sequence[Budget] = (),
+        files: Sequence[StopFile] = (),
+        *,
+        whole: Ledger | None = None,
+        limits: Mapping[Budget, float] | None = None,
     ) -> None:
         self.plans = tuple(plans)
         self.budgets = tuple(budgets)
         self.files = tuple(files)
-        self.halted: str | None = None
-        """Why the compile is to end; None while it goes on."""
-        self.ending = threading.Event()
+        self._whole = whole
+        self._limits = {budget: budget.limit for budget in budgets} | dict(limits or {})
+        self._halted: str | None = None
+        self.ending: threading.Event = whole.ending if whole is not None else threading.Event()
         """Set when it is to end: whoever waits for a better moment to call need not wait any longer."""
         self._stages = [stage for index, plan in enumerate(plans) for stage in _stages(plan, index + 1 < len(plans))]
         self._at = 0
@@ -103,9 +115,39 @@ class Ledger:
         self.scorer = _Gate(self, "scorer")
         self.reference = _Gate(self, "reference")
 
+    def share(self, phase: str, at_once: int) -> Ledger:
+        """Open accounts for a phase that goes on beside others; from here on all is spent through such accounts.
+
+        Args:
+            phase: The phase; it begins now.
+            at_once: How many go on at once, at least 1.
+        """
+        self._at = len(self._stages)  # Nothing is set aside any more: each has its own.
+        limits = {budget: budget.limit * self._part(budget, phase, at_once) for budget in self.budgets}
+        return Ledger([p for p in self.plans if p.phase == phase], self.budgets, whole=self, limits=limits)
+
+    def _part(self, budget: Budget, phase: str, at_once: int) -> float:
+        """Say what part of a budget a phase has when it shares it with others, in [0, 1]."""
+        if isinstance(budget, ReferenceCalls):
+            wants = [float(stage.reference_calls) for stage in self._stages]
+        else:
+            wants = _shares(budget.limit if isinstance(budget, ScorerCalls) else math.inf, self._stages)
+        own = sum(want for want, stage in zip(wants, self._stages, strict=True) if stage.phase == phase)
+        part = own / sum(wants) if sum(wants) else 1.0
+        # Time passes for all of them at once.
+        return min(1.0, at_once * part) if isinstance(budget, Seconds) else part
+
+    @property
+    def halted(self) -> str | None:
+        """Why the compile is to end; None while it goes on."""
+        return self._whole.halted if self._whole is not None else self._halted
+
     @property
     def spent(self) -> Spent:
-        """What has been spent so far."""
+        """What the compile has spent so far."""
+        return self._whole.spent if self._whole is not None else self._spent()
+
+    def _spent(self) -> Spent:
         usage = self._usage
         return Spent(
             scorer_calls=self._calls["scorer"],
@@ -121,8 +163,11 @@ class Ledger:
         self._at = places[0] if places else self._at
 
     def halt(self, reason: str) -> None:
-        """Let no further call begin."""
-        self.halted = self.halted or reason
+        """Let no further call of the compile begin."""
+        if self._whole is not None:
+            self._whole.halt(reason)
+            return
+        self._halted = self._halted or reason
         self.ending.set()
 
     def known(self, kind: Kind, usage: Usage) -> None:
@@ -131,6 +176,8 @@ class Ledger:
             with self._lock:
                 self._calls[kind] += 1
                 self._usage += usage
+            if self._whole is not None:
+                self._whole.known(kind, usage)
 
     def affordable(self, count: int, pairs: int, calls: int = 0) -> tuple[int, str | None]:
         """Say how many candidates the present stage can still pay for.
@@ -143,7 +190,7 @@ class Ledger:
         Returns:
             At most `count`; and, where it is fewer, the budget that is to blame, in words.
         """
-        spent, blamed = self.spent, None
+        spent, blamed = self._spent(), None
         for budget in self.budgets:
             left = self._allowance(budget, spent) - budget.spent(spent)
             each = calls if isinstance(budget, ReferenceCalls) else pairs * self._cost_of_pair(budget, spent)
@@ -159,7 +206,7 @@ class Ledger:
                     self.halt(reason)
             if self.halted is not None:
                 return self.halted
-            spent = self.spent
+            spent = self._spent()
             for budget in self.budgets:
                 step = _step(budget, kind)
                 if step is None:
@@ -168,13 +215,16 @@ class Ledger:
                 after, most = budget.spent(spent) + step, self._allowance(budget, spent)
                 if after > most + 1e-9 or (step == 0 and after >= most):
                     return self._in_words(budget, spent)
-            self._calls[kind] += 1
-            return None
+            refused = self._whole.may_begin(kind) if self._whole is not None else None
+            self._calls[kind] += refused is None
+            return refused
 
     def add(self, usage: Usage) -> None:
         """Take in what a call has cost."""
         with self._lock:
             self._usage += usage
+        if self._whole is not None:
+            self._whole.add(usage)
 
     # What a stage may spend.
 
@@ -185,18 +235,18 @@ class Ledger:
 
     def _allowance(self, budget: Budget, spent: Spent) -> float:
         """What may have been spent of a budget by the end of the present stage."""
-        now = self._at + 1
+        now, limit = self._at + 1, self._limits[budget]
         if now >= len(self._stages):
-            return budget.limit
+            return limit
         if isinstance(budget, ReferenceCalls):
             parts = self._stages[:now], self._stages[now:]
             planned, later = (sum(stage.reference_calls for stage in part) for part in parts)
-            return budget.limit * planned / (planned + later) if planned + later else budget.limit
+            return limit * planned / (planned + later) if planned + later else limit
         cost = self._cost_of_pair(budget, spent)
         if not 0 < cost < math.inf:
-            return budget.limit
+            return limit
         # Beyond what later stages have set aside it may take what there is.
-        return budget.limit - cost * sum(_shares(budget.limit / cost, self._stages)[now:])
+        return limit - cost * sum(_shares(limit / cost, self._stages)[now:])
 
     def _in_words(self, budget: Budget, spent: Spent) -> str:
         allowance = self._allowance(budget, spent)
@@ -204,7 +254,8 @@ class Ledger:
             return f"the budget of {budget} is spent"
         stage = self._stages[self._at]
         share = f"{allowance:.0f}" if allowance >= 100 else f"{allowance:.3g}"
-        return f"the share of the {stage.phase} phase's {stage.part} in the budget of {budget} is spent ({share})"
+        part = f"'s {stage.part}" if allowance < self._limits[budget] * (1 - 1e-9) else ""
+        return f"the share of the {stage.phase} phase{part} in the budget of {budget} is spent ({share})"
 
     # Before and after.
 

@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dspy
 
@@ -40,6 +41,7 @@ class PanelScorer:
         ledger: Lets pairs begin, and adds up what they cost.
         met: The pairs that this compile has come across, in this phase or an earlier one.
         prepared: The programs of the candidates that were scored last, which the next step of a race scores again.
+        aside: Waits for what is scored; others may have their turns meanwhile, see `tp_dspy.optimization.turns`.
         failed: Pairs that got no answer in this phase. They stay out of the memory, so that a later phase or run tries
             them again; in this phase the scorer has tried twice already.
     """
@@ -49,6 +51,7 @@ class PanelScorer:
     memory: Memory
     ledger: Ledger = field(default_factory=Ledger)
     met: set[Pair] = field(default_factory=set)
+    aside: Callable[[Iterable[Any]], Iterator[Any]] = iter
     failed: dict[Pair, Outcome] = field(default_factory=dict)
     prepared: dict[str, dspy.Module] = field(default_factory=dict)
 
@@ -100,11 +103,19 @@ class PanelScorer:
             arrives(self._known(pair))
         # Closed at once when something breaks it off, while the memory still takes what was paid for.
         before = len(self.met), len(self.failed)
-        with contextlib.closing(self.scorer.score(jobs, late=keep, gate=self.ledger.scorer, before=before)) as scored:
-            for pair, outcome in scored:
-                # Before anybody is told: what was heard of is not lost, whatever comes.
+        late: list[tuple[Pair, Outcome]] = []
+        scoring = self.scorer.score(
+            jobs, late=lambda *found: late.append(found), gate=self.ledger.scorer, before=before
+        )
+        try:
+            with contextlib.closing(scoring) as scored:
+                for pair, outcome in self.aside(scored):
+                    # Before anybody is told: what was heard of is not lost, whatever comes.
+                    keep(pair, outcome)
+                    arrives(outcome)
+        finally:
+            for pair, outcome in late:
                 keep(pair, outcome)
-                arrives(outcome)
         return self._standings(candidates, keys)
 
     def known(self, candidates: Sequence[Candidate], panel: Panel) -> list[Standing]:

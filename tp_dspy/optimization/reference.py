@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -73,6 +73,7 @@ class Proposer:
         memory: Keeps answers; what it holds is not asked again.
         ledger: Lets calls begin, and adds up what they cost.
         usage: What the calls have cost so far.
+        aside: Waits for replies; others may have their turns meanwhile.
     """
 
     lm: dspy.BaseLM
@@ -84,6 +85,7 @@ class Proposer:
     memory: Memory = field(default_factory=PlainMemory)
     ledger: Ledger = field(default_factory=Ledger)
     usage: Usage = field(default_factory=Usage)
+    aside: Callable[[Iterable[Any]], Iterator[Any]] = iter
     _asked: int = field(default=0, init=False)
     _guards: dict[str, Guard] = field(default_factory=dict, init=False, repr=False)
     _accepted: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
@@ -251,7 +253,7 @@ class Proposer:
         try:
             # As they come, so that a killed run has as many as there were.
             refused = None
-            for future in as_completed(futures):
+            for future in self.aside(as_completed(futures)):
                 error = future.exception()
                 if isinstance(error, HaltedError):
                     refused = error

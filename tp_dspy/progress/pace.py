@@ -56,8 +56,10 @@ class Pace:
         took = self.seconds + now - self.since
         return replace(self, pairs=self.pairs + 1, seconds=took, since=now, bringing=False)
 
-    def proposed(self, now: float) -> Pace:
-        """Take in the proposals of a round."""
+    def proposed(self, now: float, *, waited: bool = True) -> Pace:
+        """Take in the proposals of a round, and whether nothing else went on meanwhile."""
+        if not waited:
+            return replace(self, rounds=self.rounds + 1)
         if self.resumed and now - self.since < _INSTANT:
             return self
         return replace(self, rounds=self.rounds + 1, waited=self.waited + now - self.since)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tp_dspy.optimization.stopping import Budget, ReferenceCalls, ScorerCalls, Seconds, Spent, Tokens, Usd
-from tp_dspy.progress.state import Phase, State
+from tp_dspy.progress.state import SHORT, Phase, State
 from tp_dspy.progress.view import View, counted, duration, roughly
 from tp_dspy.sheets import number, signed
 
 __all__ = ["seconds_left", "view"]
+
+_SUMS = ("scored", "errors", "cached")
+# A screen is to hold them all.
+_SHOWN = 8
 
 
 def view(state: State, now: float) -> View:
@@ -21,9 +26,11 @@ def view(state: State, now: float) -> View:
     """
     seconds = 0.0 if state.began is None else now - state.began
     shown = View(seconds, state.before, state.ended, after=state.after, step=state.step)
-    if state.phase is None:
+    if not state.going:
         return shown
-    phase, spent = state.phase, state.plan.spent()
+    if state.side_by_side:
+        return _side_by_side(state, shown)
+    phase, spent = state.going[0], state.plan.spent()
     rows = [
         ("Best", _best(phase) if phase.searches else ""),
         ("Calls", _calls(state, phase, spent)),
@@ -35,19 +42,55 @@ def view(state: State, now: float) -> View:
     line = "; ".join(
         [_heading(phase), *(f"{label.lower()} {text}" for label, text in kept if label != "Time"), _left(state, spent)]
     )
-    return View(
-        seconds,
-        state.before,
-        state.ended,
+    return replace(
+        shown,
         title=_heading(phase),
         done=phase.scored,
         total=phase.total or None,
         count=_count(phase),
         rows=kept,
-        after=state.after,
-        step=state.step,
         line=line,
     )
+
+
+def _side_by_side(state: State, shown: View) -> View:
+    """Lay out phases that go on at once: what they have in common, and a row for each."""
+    spent = state.plan.spent()
+    scored, errors, cached = (sum(getattr(phase, name) for phase in state.going) for name in _SUMS)
+    # One bar for all targets: it gets shorter where one of them ends with less than was planned for it.
+    before = sum(ended.pairs for ended in state.ended)
+    later = [plan.scorer_calls for plan in state.plan.plans if plan.phase not in state.begun]
+    total = before + sum(phase.total for phase in state.going) + sum(later)
+    whole = replace(state.going[0], scored=scored, total=total, errors=errors, cached=cached)
+    title = f"{counted(len(state.going), 'target')} at once, {len(state.ended)} done, {len(later)} to come"
+    shared = [
+        ("Calls", _calls(state, whole, spent)),
+        ("Cost", _cost(state, spent)),
+        ("Errors", _errors(whole)),
+        ("Time", _time(state, shown.seconds, spent)),
+    ]
+    kept = [(label, text) for label, text in shared if text]
+    more = [("", f"and {len(state.going) - _SHOWN} more")] if len(state.going) > _SHOWN else []
+    return replace(
+        shown,
+        title=title,
+        done=before + scored,
+        total=total or None,
+        count=_count(replace(whole, scored=before + scored)),
+        rows=(*(("", _at_a_glance(phase)) for phase in state.going[:_SHOWN]), *more, *kept),
+        line="; ".join(
+            [title, *(f"{label.lower()} {text}" for label, text in kept if label != "Time"), _left(state, spent)]
+        ),
+    )
+
+
+def _at_a_glance(phase: Phase) -> str:
+    """Say in one line where a phase is that goes on beside others."""
+    where = (
+        "choosing" if phase.choosing else f"round {phase.round} of {phase.rounds}" if phase.round else "first prompts"
+    )
+    best = "" if phase.best is None else f", best {number(phase.best.score)}"
+    return f"{phase.short:<{SHORT}}  {_of(phase.scored, phase.total, None)}, {where}{best}"
 
 
 def _heading(phase: Phase) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tp_dspy.optimization.candidates import ScoredCandidate
@@ -27,7 +28,7 @@ from tp_dspy.progress.view import Ended, counted, named
 from tp_dspy.runs.events import Failed, Measured
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["MILESTONES", "Phase", "State"]
+__all__ = ["MILESTONES", "SHORT", "Phase", "State"]
 
 _STEPS = (PhaseBegan, RoundEnded)
 MILESTONES = (*_STEPS, Resumed, Planned, PhaseEnded, Spending, Measured, Failed)
@@ -36,8 +37,8 @@ MILESTONES = (*_STEPS, Resumed, Planned, PhaseEnded, Spending, Measured, Failed)
 _TITLES = {"source": "Source prompts", "target": "Target prompt", "test": "Held-out test"}
 # More phases than this are summed up where the plan is told.
 _LISTED = 4
-# Characters of a title in a table.
-_SHORT = 22
+SHORT = 22
+"""Characters of a title in a table, at most."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,27 @@ class Phase:
         better = self.best is None or scored.merit > self.best.merit
         return replace(self, best=scored if better else self.best, original=original)
 
+    def begins(self, event: PhaseBegan | StepBegan) -> Phase:
+        """Take in that it begins, or a step of scoring in it."""
+        if isinstance(event, PhaseBegan):
+            first = "prompt" if event.candidates == 1 else f"{event.candidates} prompts"
+            doing = f"scoring the first {first}" if self.planned else ""
+            return replace(self, searches=self.planned, rounds=event.rounds, doing=doing)
+        return self if self.planned else replace(self, total=self.total + event.total)
+
+    def goes_on(self, event: Proposed | RoundEnded | SelectionBegan) -> Phase:
+        """Take in where its search is."""
+        match event:
+            case Proposed():
+                new = f"scoring {counted(event.usable, 'new prompt')}" if event.usable else "nothing new to score"
+                usable = f"{event.usable} of {event.asked} replies usable"
+                return replace(self, round=event.round, doing=f"{new} ({usable})", usable=usable)
+            case RoundEnded():
+                then = "waiting for proposals" if event.round < self.rounds else "the last round"
+                return replace(self, doing=f"{self.usable or 'first prompts scored'}, {then}")
+            case SelectionBegan():
+                return replace(self, doing=f"choosing among {counted(event.candidates, 'finalist')}", choosing=True)
+
     def ended(self, now: float, score: float = math.nan, gain: float = math.nan, why: str = "", on: str = "") -> Ended:
         """Sum it up."""
         return Ended(self.title, self.short, self.scored, now - self.began, score, gain, on, why, self.errors)
@@ -121,7 +143,7 @@ class State:
         began: When; None before the first event.
         plan: What is planned, what it may spend, and what it has spent.
         before: Remarks from before the first phase.
-        phase: The present phase.
+        going: The phases that go on, in the order in which they began.
         ended: Those that are over.
         begun: Names of all that have begun.
         after: Remarks from after the last phase.
@@ -133,7 +155,7 @@ class State:
     began: float | None = None
     plan: Planned = field(default_factory=lambda: Planned("", (), ""))
     before: tuple[str, ...] = ()
-    phase: Phase | None = None
+    going: tuple[Phase, ...] = ()
     ended: tuple[Ended, ...] = ()
     begun: frozenset[str] = frozenset()
     after: tuple[str, ...] = ()
@@ -154,19 +176,21 @@ class State:
                 return state._around(event, now)
             case PhaseBegan() | StepBegan():
                 return state._begins(event, now)
-            case OutcomeArrived() if state.phase is not None:
+            case OutcomeArrived():
                 pace = state.pace.scored(event.outcome.usage, now)
-                return replace(state, phase=state.phase.with_outcome(event.outcome), pace=pace)
-            case CandidateScored() if state.phase is not None:
-                return replace(state, phase=state.phase.with_candidate(event))
-            case Proposed() | RoundEnded() | SelectionBegan() if state.phase is not None:
-                return state._goes_on(state.phase, event, now)
-            case PhaseEnded() if state.phase is not None:
-                return state._over(now, *_outcome_of(event.result))
-            case Measured() if state.phase is not None:
+                return replace(
+                    state, going=state._each(event.phase, lambda p: p.with_outcome(event.outcome)), pace=pace
+                )
+            case CandidateScored():
+                return replace(state, going=state._each(event.phase, lambda phase: phase.with_candidate(event)))
+            case Proposed() | RoundEnded() | SelectionBegan():
+                return state._goes_on(event, now)
+            case PhaseEnded():
+                return state._over(event.phase, now, *_outcome_of(event.result))
+            case Measured():
                 scores = {name: one.metrics.score for name, one in event.held_out.evaluations.items()}
                 score, own = scores.get("target", math.nan), scores.get("original", math.nan)
-                return state._over(now, score, score - own, "", "test")
+                return state._over(event.phase, now, score, score - own, "", "test")
         return state
 
     def closed(self, now: float, error: BaseException | None = None) -> State:
@@ -177,10 +201,14 @@ class State:
             error: What ended it.
         """
         why = "" if error is None else f"broken off: {type(error).__name__}"
-        if self.phase is None or self.phase.best is None:
-            return self._over(now, why=why)
-        best = self.phase.best.score
-        return self._over(now, best, best - self.phase.original, why, "search")
+        state = self
+        for phase in self.going:
+            if phase.best is None:
+                state = state._over(phase.name, now, why=why)
+            else:
+                best = phase.best.score
+                state = state._over(phase.name, now, best, best - phase.original, why, "search")
+        return state
 
     def _around(self, event: Event, now: float) -> State:
         """Take in what concerns the whole compile."""
@@ -202,7 +230,7 @@ class State:
     def _begins(self, event: PhaseBegan | StepBegan, now: float) -> State:
         """Begin a phase, or a step of scoring in one."""
         state = self
-        if self.phase is None or self.phase.name != event.phase:
+        if not any(phase.name == event.phase for phase in self.going):
             plans = {plan.phase: plan.scorer_calls for plan in self.plan.plans}
             phase = Phase(
                 event.phase,
@@ -211,42 +239,38 @@ class State:
                 total=plans.get(event.phase, 0),
                 planned=event.phase in plans,
             )
-            state = replace(self._over(now), phase=phase, begun=self.begun | {event.phase})
-        assert state.phase is not None
-        phase = state.phase
-        if isinstance(event, PhaseBegan):
-            searches = phase.planned
-            first = "prompt" if event.candidates == 1 else f"{event.candidates} prompts"
-            doing = f"scoring the first {first}" if searches else ""
-            phase = replace(phase, searches=searches, rounds=event.rounds, doing=doing)
-        elif not phase.planned:
-            phase = replace(phase, total=phase.total + event.total)
-        return replace(state, phase=phase, pace=state.pace.begins(now))
+            # Not all that comes to an end says so.
+            before = self if self.side_by_side else self.closed(now)
+            state = replace(before, going=(*before.going, phase), begun=self.begun | {event.phase})
+        pace = state.pace if len(state.going) > 1 else state.pace.begins(now)
+        return replace(state, going=state._each(event.phase, lambda phase: phase.begins(event)), pace=pace)
 
-    def _goes_on(self, phase: Phase, event: Event, now: float) -> State:
+    @property
+    def side_by_side(self) -> bool:
+        """Whether phases go on at once."""
+        return self.plan.at_once > 1
+
+    def _goes_on(self, event: Proposed | RoundEnded | SelectionBegan, now: float) -> State:
         """Take in where the search of a phase is."""
         pace = self.pace
-        match event:
-            case Proposed():
-                new = f"scoring {counted(event.usable, 'new prompt')}" if event.usable else "nothing new to score"
-                usable = f"{event.usable} of {event.asked} replies usable"
-                phase = replace(phase, round=event.round, doing=f"{new} ({usable})", usable=usable)
-                pace = pace.proposed(now)
-            case RoundEnded():
-                then = "waiting for proposals" if event.round < phase.rounds else "the last round"
-                phase = replace(phase, doing=f"{phase.usable or 'first prompts scored'}, {then}")
-                pace = pace.begins(now)
-            case SelectionBegan():
-                doing = f"choosing among {counted(event.candidates, 'finalist')}"
-                phase = replace(phase, doing=doing, choosing=True)
-        return replace(self, phase=phase, pace=pace)
+        if isinstance(event, Proposed):
+            # While others go on, nobody waits for proposals.
+            pace = pace.proposed(now, waited=not self.side_by_side)
+        elif isinstance(event, RoundEnded) and not self.side_by_side:
+            pace = pace.begins(now)
+        return replace(self, going=self._each(event.phase, lambda phase: phase.goes_on(event)), pace=pace)
 
-    def _over(self, now: float, score: float = math.nan, gain: float = math.nan, why: str = "", on: str = "") -> State:
-        """End the present phase, if there is one."""
-        if self.phase is None:
-            return self
-        ended = self.phase.ended(now, score, gain, why, on)
-        return replace(self, phase=None, ended=(*self.ended, ended))
+    def _each(self, name: str, change: Callable[[Phase], Phase]) -> tuple[Phase, ...]:
+        """Change the phase of a name, if it goes on."""
+        return tuple(change(phase) if phase.name == name else phase for phase in self.going)
+
+    def _over(
+        self, name: str, now: float, score: float = math.nan, gain: float = math.nan, why: str = "", on: str = ""
+    ) -> State:
+        """End a phase, if it goes on."""
+        ended = tuple(phase.ended(now, score, gain, why, on) for phase in self.going if phase.name == name)
+        left = tuple(phase for phase in self.going if phase.name != name)
+        return replace(self, going=left, ended=(*self.ended, *ended))
 
     def to_come(self) -> tuple[int, int]:
         """Count what is to come at most: pairs to be scored, and rounds of proposals."""
@@ -254,9 +278,9 @@ class State:
         later = [plan for plan in self.plan.plans if plan.phase not in self.begun]
         pairs = sum(plan.scorer_calls for plan in later)
         rounds = sum(each for plan in later if plan.reference_calls)
-        if self.phase is not None:
-            pairs += max(0, self.phase.total - self.phase.scored)
-            rounds += self.phase.rounds_left
+        for phase in self.going:
+            pairs += max(0, phase.total - phase.scored)
+            rounds += phase.rounds_left
         return pairs, rounds
 
 
@@ -275,8 +299,8 @@ def _titles(phase: str, planned: list[str]) -> tuple[str, str]:
     if phase.startswith("target ") and phase in planned:
         name = phase.removeprefix("target ")
         several = f"{planned.index(phase) + 1}/{len(planned)} " if len(planned) > 1 else ""
-        return f"Target {several}{named(name)}", f"{several}{named(name, _SHORT - len(several))}"
-    return _TITLES.get(phase, named(phase)), _TITLES.get(phase, named(phase, _SHORT))
+        return f"Target {several}{named(name)}", f"{several}{named(name, SHORT - len(several))}"
+    return _TITLES.get(phase, named(phase)), _TITLES.get(phase, named(phase, SHORT))
 
 
 def _plan_in_words(plan: Planned) -> str:

@@ -54,8 +54,8 @@ _USAGE = "calls, cached, prompt_tokens, completion_tokens, usd"
 class Journal:
     """A journal on disk; a `tp_dspy.optimization.memory.Memory` for one compile in one context.
 
-    Use it in a ``with`` block, and from one thread. A commit is in the operating system's hands when a method returns:
-    it survives the process, and all but the last few survive a power cut.
+    Use it in a ``with`` block, and from one thread at a time. A commit is in the operating system's hands when a method
+    returns: it survives the process, and all but the last few survive a power cut.
 
     Args:
         path: The file; it is made, with its folder, when missing.
@@ -160,8 +160,8 @@ class Journal:
     # SQLite.
 
     def _open(self) -> sqlite3.Connection:
-        # Autocommit: each outcome is a transaction of its own.
-        database = sqlite3.connect(self.path, isolation_level=None, timeout=10.0)
+        # Autocommit: each outcome is a transaction of its own. Phases that go on at once take turns, in their threads.
+        database = sqlite3.connect(self.path, isolation_level=None, timeout=10.0, check_same_thread=False)
         try:
             version = int(database.execute("PRAGMA user_version").fetchone()[0])
             owner = int(database.execute("PRAGMA application_id").fetchone()[0])

@@ -104,14 +104,17 @@ class Threads:
         """See `Crew`; the LMs are governed, so nothing is left to do with the throttles."""
         pool = ThreadPoolExecutor(max_workers=self.number, thread_name_prefix="tp_dspy-scorer")
         try:
-            yield _InThreads(pool, self.number, ending)
+            with _sharing(self) as share:
+                yield _InThreads(pool, self.number, share, ending)
         finally:
             pool.shutdown(wait=False)
 
 
 class _InThreads:
-    def __init__(self, pool: ThreadPoolExecutor, number: int, ending: threading.Event | None) -> None:
-        self.pool, self.number, self.ending = pool, number, ending
+    def __init__(
+        self, pool: ThreadPoolExecutor, number: int, share: Callable[[], int], ending: threading.Event | None
+    ) -> None:
+        self.pool, self.number, self.share, self.ending = pool, number, share, ending
         # Plain threads see only what dspy.configure set; a copied context carries dspy.context along.
         self.context = contextvars.copy_context()
 
@@ -120,7 +123,8 @@ class _InThreads:
         return self.pool.submit(self.context.copy().run, run)
 
     def room(self) -> int:
-        return self.number
+        # Rounded up: what the endpoint may be asked for is held to in any case.
+        return math.ceil(self.number / max(1, self.share()))
 
     def size(self, left: int) -> int:
         return 1

@@ -1,0 +1,288 @@
+"""Several targets under way at once: the same results, one event after the other, fixed shares, nothing lost."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from programs.benchmarks.scripted import PromptView, scripted_lm
+from programs.benchmarks.worlds import World
+from tests.test_transfer_to import SOURCES, optimiser, student
+from tp_dspy import InstructionAdapter, ScorerCalls, Seconds, SourcePrompts, Task
+from tp_dspy.errors import ConfigurationError, ScoringFailedError
+from tp_dspy.optimization.ledger import Ledger
+from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.stopping import ReferenceCalls, Tokens
+from tp_dspy.runs.transfers import Transfers
+
+# The reference LM answers the same prompt in the order in which it is asked.
+REPEATABLE: dict[str, Any] = {"num_threads": 1}
+NAMES = ("finance", "banking", "insurance", "trade")
+
+
+@pytest.fixture(autouse=True)
+def plain_prompts() -> None:
+    dspy.configure(adapter=InstructionAdapter())
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(3)
+
+
+@pytest.fixture(scope="module")
+def sources(world: World) -> SourcePrompts:
+    with dspy.context(adapter=InstructionAdapter()):
+        tasks = [world.task(name, train=8, validation=8) for name in SOURCES]
+        return optimiser(world).construct_source_prompts(student(), source_tasks=tasks)
+
+
+def targets(world: World) -> list[Task]:
+    return [world.task(name, train=8, validation=8) for name in NAMES]
+
+
+def found(made: Transfers) -> dict[str, str]:
+    return {name: result.model_dump_json(exclude={"created", "seconds"}) for name, result in made.results.items()}
+
+
+def paid(*optimisers: Any) -> int:
+    return sum(tp.scorer.lm.scripted.calls for tp in optimisers)
+
+
+@pytest.mark.parametrize("at_once", [2, 9])
+def test_what_is_found_is_what_one_after_the_other_finds(
+    world: World, sources: SourcePrompts, at_once: int, tmp_path: Path
+) -> None:
+    one, many = optimiser(world, **REPEATABLE), optimiser(world, run_dir=tmp_path, **REPEATABLE)
+    turns = one.transfer_to(student(), targets(world), source_prompts=sources)
+    made = many.transfer_to(student(), targets(world), source_prompts=sources, at_once=at_once)
+    names = {
+        "scripted" + lm.model.partition("scripted")[2] for tp in (one, many) for lm in (tp.scorer.lm, tp.reference_lm)
+    }
+    same = [{name: _without(text, names) for name, text in found(each).items()} for each in (turns, made)]
+    assert list(made) == list(NAMES) and same[0] == same[1]
+    assert paid(one) == paid(many) and one.reference_lm.scripted.calls == many.reference_lm.scripted.calls
+    assert {path.parent.name for path in tmp_path.glob("*/program.json")} == set(NAMES)
+    assert not list(tmp_path.glob("*/so_far.json"))
+
+
+def _without(text: str, names: set[str]) -> str:
+    for name in names:
+        text = text.replace(name, "")
+    return text
+
+
+def test_one_goes_on_while_another_waits_for_its_lm(world: World, sources: SourcePrompts) -> None:
+    """The first target is answered only once all others have been asked: one after the other it would wait for ever."""
+    answer, others, came = world.scorer_lm().scripted.rule, threading.Event(), set()
+
+    def rule(prompt: PromptView) -> Any:
+        came.update(name for name in NAMES if f"of {name} in" in prompt.user)
+        if came >= set(NAMES[1:]):
+            others.set()
+        if "of finance in" in prompt.user:
+            assert others.wait(20)
+        return answer(prompt)
+
+    lm = scripted_lm(rule, logprobs=True, top_logprobs=10)
+    made = optimiser(world, scorer_lm=lm).transfer_to(
+        student(), targets(world), source_prompts=sources, at_once=len(NAMES)
+    )
+    assert others.is_set() and list(made) == list(NAMES)
+
+
+def test_a_listener_hears_one_event_after_the_other(world: World, sources: SourcePrompts) -> None:
+    heard, here, both = [], threading.Lock(), []
+
+    def listen(event: Any) -> None:
+        both.append(not here.acquire(blocking=False))
+        heard.append(event.phase)
+        time.sleep(0.0005)
+        here.release()
+
+    tp = optimiser(world, listeners=[listen], scorer_lm=world.scorer_lm(latency=0.003))
+    tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    assert not any(both)
+    phases = [phase for phase in heard if phase]
+    switches = sum(a != b for a, b in itertools.pairwise(phases))
+    assert switches > 2 * len(NAMES), "they take turns"
+
+
+def test_shares_of_a_budget_are_fixed(world: World, sources: SourcePrompts) -> None:
+    def run(latency: Callable[[PromptView], float]) -> Any:
+        tp = optimiser(
+            world, rounds=5, stop=[ScorerCalls(200)], scorer_lm=world.scorer_lm(latency=latency), **REPEATABLE
+        )
+        made = tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+        assert paid(tp) <= 200
+        return made.to_frame()
+
+    frame = run(lambda prompt: 0.0)
+    assert frame["scorer_calls"].max() <= 50 and frame["scorer_calls"].min() > 25
+    assert frame["stopped"].str.contains("share of the target").all()
+    assert frame["stopped"].str.contains("in the budget of 200 scorer calls is spent").all()
+    slow = run(lambda prompt: 0.01 * ("of finance in" in prompt.user))
+    assert slow.equals(frame), "whoever is slow loses nothing to whoever is fast"
+
+
+def test_targets_that_share_questions_follow_each_other(world: World, sources: SourcePrompts) -> None:
+    task = world.task("finance", train=8, validation=8)
+    once = optimiser(world, rounds=0)
+    once.transfer_to(student(), {"one": task}, source_prompts=sources)
+    began: list[str] = []
+    both = optimiser(world, rounds=0, listeners=[lambda e: began.append(f"{e.kind} {e.phase}")])
+    given = {"one": task, "other": world.task("banking", train=8, validation=8), "two": task}
+    made = both.transfer_to(student(), given, source_prompts=sources, at_once=3)
+    other = optimiser(world, rounds=0)
+    other.transfer_to(student(), {"other": given["other"]}, source_prompts=sources)
+    assert paid(both) == paid(once, other) and list(made) == ["one", "other", "two"]
+    assert began.index("compiled target one") < began.index("phase target two")
+    assert made.results["two"].scorer_usage.calls == 0
+
+
+def test_the_reference_lm_is_checked_once(world: World, sources: SourcePrompts) -> None:
+    tp = optimiser(world, proposals=1, rounds=1)
+    tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    asked = Counter(call.prompt.user.startswith("Reply with the word") for call in tp.reference_lm.scripted.log)
+    assert asked[True] == 1
+
+
+def test_settings_of_a_context_reach_the_threads(world: World, sources: SourcePrompts) -> None:
+    tp = optimiser(world)
+    lm, tp.scorer.lm = tp.scorer.lm, None
+    with dspy.context(lm=lm):
+        made = tp.transfer_to(student(), targets(world)[:2], source_prompts=sources, at_once=2)
+    assert len(made) == 2 and lm.scripted.calls > 0
+
+
+def test_threads_are_shared(world: World, sources: SourcePrompts) -> None:
+    lm = world.scorer_lm(latency=0.005)
+    tp = optimiser(world, num_threads=4, scorer_lm=lm)
+    tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    assert 2 <= lm.scripted.max_concurrency <= 4
+
+
+def test_an_error_of_one_ends_the_others_with_what_they_have(
+    world: World, sources: SourcePrompts, tmp_path: Path
+) -> None:
+    answer = world.scorer_lm().scripted.rule
+
+    def rule(prompt: PromptView) -> Any:
+        if "of trade in" in prompt.user and broken:
+            return dspy.lm15.ServerError("down")
+        return answer(prompt)
+
+    broken = [True]
+    lm = scripted_lm(rule, logprobs=True, top_logprobs=10, latency=0.002)
+    tp = optimiser(world, scorer_lm=lm, run_dir=tmp_path, rounds=6, **REPEATABLE)
+    with pytest.raises(ScoringFailedError) as failed:
+        tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    kept = failed.value.transfers  # type: ignore[attr-defined]
+    assert "trade" in kept.missing and "trade" not in kept
+    assert all("another target failed (ScoringFailedError)" in r.stopped for r in kept.results.values())
+    broken.clear()
+    before = lm.scripted.calls
+    again = optimiser(world, scorer_lm=lm, reference_lm=tp.reference_lm, run_dir=tmp_path, rounds=6, **REPEATABLE)
+    made = again.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    fresh = optimiser(world, rounds=6, **REPEATABLE)
+    whole = fresh.transfer_to(student(), targets(world), source_prompts=sources)
+    assert [p.signature.instructions for p in made.values()] == [p.signature.instructions for p in whole.values()]
+    known = sum(result.scorer_usage.calls for result in kept.results.values())
+    assert lm.scripted.calls - before <= paid(fresh) - known, "what was known is not paid for again"
+
+
+def test_what_a_listener_raises_is_raised(world: World, sources: SourcePrompts) -> None:
+    def listen(event: Any) -> None:
+        if event.phase == "target banking" and event.kind == "outcome":
+            raise RuntimeError("no disk")
+
+    with pytest.raises(RuntimeError, match="no disk") as failed:
+        optimiser(world, listeners=[listen]).transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    assert "banking" in failed.value.transfers.missing  # type: ignore[attr-defined]
+
+
+def test_ctrl_c_ends_all_with_the_best_so_far(world: World, sources: SourcePrompts) -> None:
+    pressed: list[int] = []
+
+    def listen(event: Any) -> None:
+        if event.kind == "outcome" and not pressed:
+            pressed.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    tp = optimiser(world, listeners=[listen], scorer_lm=world.scorer_lm(latency=0.01), rounds=9)
+    made = tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    assert {result.stopped for result in made.results.values()} == {"interrupted"}
+    assert len(made) + len(made.missing) == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_twice_waits_for_nobody(world: World, sources: SourcePrompts, tmp_path: Path) -> None:
+    answer, release, calls = world.scorer_lm().scripted.rule, threading.Event(), []
+
+    def rule(prompt: PromptView) -> Any:
+        calls.append(1)
+        if len(calls) > 40:
+            if len(calls) == 41:
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+                threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT)).start()
+            release.wait(60)
+        return answer(prompt)
+
+    lm = scripted_lm(rule, logprobs=True, top_logprobs=10)
+    tp = optimiser(world, scorer_lm=lm, run_dir=tmp_path, **REPEATABLE)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    assert time.monotonic() - began < 20
+    release.set()
+    # Nobody holds the journal, and what was paid for by then is in it.
+    before = lm.scripted.calls
+    again = optimiser(world, scorer_lm=lm, reference_lm=tp.reference_lm, run_dir=tmp_path, **REPEATABLE)
+    made = again.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    fresh = optimiser(world, **REPEATABLE)
+    whole = fresh.transfer_to(student(), targets(world), source_prompts=sources)
+    assert [p.signature.instructions for p in made.values()] == [p.signature.instructions for p in whole.values()]
+    assert lm.scripted.calls - before <= paid(fresh) - 40
+
+
+@pytest.mark.parametrize("given", [0, -1, 1.5, True, "all"])
+def test_at_once_is_a_count(world: World, sources: SourcePrompts, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"at_once is .*; expected a whole number of at least 1"):
+        optimiser(world).transfer_to(student(), targets(world), source_prompts=sources, at_once=given)
+
+
+# Shares.
+
+
+def test_shares_of_each_kind_of_budget() -> None:
+    plans = [PhasePlan(name, 40, 40, 20, calls) for name, calls in (("a", 10), ("b", 30))]
+    budgets = [ScorerCalls(100), ReferenceCalls(20), Tokens(1000), Seconds(60)]
+    ledger = Ledger(plans, budgets)
+    a, b = ledger.share("a", at_once=2), ledger.share("b", at_once=2)
+    limits = [dict(zip(("scorer", "reference", "tokens", "seconds"), x._limits.values(), strict=True)) for x in (a, b)]
+    assert limits[0] == pytest.approx({"scorer": 50.0, "reference": 5.0, "tokens": 500.0, "seconds": 60.0})
+    assert limits[1] == pytest.approx({"scorer": 50.0, "reference": 15.0, "tokens": 500.0, "seconds": 60.0})
+    assert Ledger(plans, budgets).share("a", at_once=1)._limits[budgets[3]] == 30.0, "one after the other"
+
+
+def test_accounts_of_phases_add_up_and_the_whole_has_the_last_word() -> None:
+    plans = [PhasePlan(name, 3, 0, 0, 0) for name in ("a", "b")]
+    ledger = Ledger(plans, [ScorerCalls(5)])
+    a, b = ledger.share("a", 2), ledger.share("b", 2)
+    assert [a.may_begin("scorer") for _ in range(2)] == [None, None]
+    assert "the share of the a phase in the budget of 5 scorer calls is spent (2.5)" in str(a.may_begin("scorer"))
+    assert [b.may_begin("scorer") for _ in range(2)] == [None, None]
+    assert a.spent.scorer_calls == b.spent.scorer_calls == ledger.spent.scorer_calls == 4
+    b.halt("enough")
+    assert a.halted == b.halted == ledger.halted == "enough" and a.ending.is_set()
+    assert a.may_begin("reference") == "enough"
