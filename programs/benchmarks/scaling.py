@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,13 +43,18 @@ class Travelling(ScriptedEngine):
     """An engine for any process: it is saved as what it is made of.
 
     Args:
-        latency: Seconds of a reply.
+        latency: Seconds of a reply, as a median.
         seed: Of the world as whose scorer LM it answers; without one, it says the same to everything.
+        sigma: How much that differs from prompt to prompt, as of a lognormal distribution; 0 for not at all.
     """
 
-    def __init__(self, latency: float, seed: int | None = None) -> None:
-        self.state = {"latency": latency, "seed": seed}
-        super().__init__(_same if seed is None else World(seed).reply, latency=latency)
+    def __init__(self, latency: float, seed: int | None = None, sigma: float = 0.0) -> None:
+        self.state = {"latency": latency, "seed": seed, "sigma": sigma}
+
+        def seconds(prompt: PromptView) -> float:
+            return latency * math.exp(sigma * random.Random(prompt.text).gauss(0.0, 1.0))
+
+        super().__init__(_same if seed is None else World(seed).reply, latency=seconds if sigma else latency)
 
     def dump_state(self) -> dict[str, Any]:
         """Say what it is made of."""

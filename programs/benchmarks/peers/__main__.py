@@ -7,12 +7,15 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dspy
 
 from programs.benchmarks.peers import methods
 from programs.benchmarks.peers.bench import Bench, Cell
+from programs.benchmarks.peers.elsewhere import Places
 from programs.benchmarks.peers.figures import Table, keep, read
 from programs.benchmarks.peers.setting import Setting
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
@@ -34,9 +37,17 @@ def main() -> None:
     targets += [target for target, _ in found]
     if "by_hand" in args.methods and any(not target.by_hand for target in targets):
         raise SystemExit("Nobody wrote a prompt for what --held-out names: leave by_hand out of --methods.")
-    setting = Setting(args.lm, args.reference_lm or args.lm, args.budget, args.replies, args.examples, args.test)
+    settings = [
+        Setting(lm, args.reference_lm or lm, args.budget, args.replies, args.examples, args.test) for lm in args.lm
+    ]
     if not args.table:
-        _run(args, setting, targets, {target.name: listed(task) for target, task in found})
+        _run(args, settings, targets, {target.name: listed(task) for target, task in found})
+    for setting in settings:
+        _show(args, setting, targets)
+
+
+def _show(args: argparse.Namespace, setting: Setting, targets: list[Target]) -> None:
+    """Show and write the tables of an LM."""
     place = args.cells if args.table and args.cells else args.out / setting.key
     cells = read(place) if place.exists() else []
     shown = {target.name for target in targets}
@@ -51,36 +62,64 @@ def main() -> None:
     _say(f"Written: {', '.join(path.as_posix() for path in written)}")
 
 
-def _run(args: argparse.Namespace, setting: Setting, targets: list[Target], tasks: dict[str, Task]) -> None:
+def _run(args: argparse.Namespace, settings: list[Setting], targets: list[Target], tasks: dict[str, Task]) -> None:
     """Run what is missing."""
     # What an LM has said once is asked for no more, by whichever optimiser.
     dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
-    bench = Bench(setting, args.out, args.threads, args.lm_threads, (args.server, args.reference_server), tasks=tasks)
+    servers = (args.server, args.reference_server)
+    benches = [Bench(one, args.out, args.threads, args.lm_threads, servers, tasks=tasks) for one in settings]
     if args.cells is not None:
-        _say(f"{bench.adopt(read(args.cells))} cells taken from {args.cells.as_posix()}")
+        taken = sum(bench.adopt(read(args.cells)) for bench in benches)
+        _say(f"{taken} cells taken from {args.cells.as_posix()}")
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
-    # Seed by seed and target by target, so that a table that was broken off compares the methods on the same.
+    able = [name for name in args.methods if _can_be_run(name, settings[0])]
+    # Seed by seed and target by target, so that a table that was broken off compares the methods on the same; and LM by
+    # LM, so that all tables grow alike.
     todo = [
-        (Cell(target.name, name, seed), target)
+        (bench, Cell(target.name, name, seed), target)
         for seed in range(args.seeds)
         for target in targets
-        for name in args.methods
+        for name in able
+        for bench in benches
     ]
-    for number, (cell, target) in enumerate(todo, start=1):
-        if bench.known(cell, target, args.again) is not None or time.monotonic() > end:
-            continue
-        lacks = methods.missing(cell.method)
-        if lacks is not None:
-            _say(f"{cell.method} needs {lacks}: left out")
-            continue
-        least = methods.smallest_budget(cell.method, setting.examples, setting.examples)
-        if least > setting.budget:
-            _say(f"{cell.method} needs --budget {least:.0f} with {setting.examples} examples: left out")
-            continue
-        found = bench.run(cell, target)
+    missing = [one for one in todo if one[0].known(one[1], one[2], args.again) is None]
+    # Asked when one is about to begin.
+    now = (one for one in missing if time.monotonic() <= end)
+    if args.executor is None:
+        ended = ((bench, cell, bench.run(cell, target)) for bench, cell, target in now)
+    else:
+        ended = _kept(Places(args.executor, benches).run(now, tasks))
+    for number, (bench, cell, found) in enumerate(ended, start=1 + len(todo) - len(missing)):
         took = f"{found['pairs']} pairs, {found['runs']} runs, {found['reference_replies']} replies"
-        where = f"[{number}/{len(todo)}] {cell.target}, seed {cell.seed}, {cell.method}"
+        lm = f"{Path(bench.setting.scorer).stem}, " if len(benches) > 1 else ""
+        where = f"[{number}/{len(todo)}] {lm}{cell.target}, seed {cell.seed}, {cell.method}"
         _say(f"{where}: ended {found['ended']}; {took}, {found['seconds']:.0f} s")
+
+
+def _can_be_run(method: str, setting: Setting) -> bool:
+    """Say whether a method has all that it needs; if not, tell what is missing."""
+    lacks = methods.missing(method)
+    least = methods.smallest_budget(method, setting.examples, setting.examples)
+    if lacks is not None:
+        _say(f"{method} needs {lacks}: left out")
+    elif least > setting.budget:
+        _say(f"{method} needs --budget {least:.0f} with {setting.examples} examples: left out")
+    return lacks is None and least <= setting.budget
+
+
+def _kept(
+    ended: Iterable[tuple[Bench, Cell, dict[str, Any] | Exception]],
+) -> Iterator[tuple[Bench, Cell, dict[str, Any]]]:
+    """Keep cells that were run elsewhere. An LM that is not there ends all, after what was under way."""
+    failed: Exception | None = None
+    for bench, cell, found in ended:
+        if isinstance(found, Exception):
+            failed = failed or found
+            _say(f"{cell.target}, seed {cell.seed}, {cell.method}: {type(found).__name__}: {found}")
+        else:
+            yield bench, cell, bench.keep(found)
+    if failed is not None:
+        raise failed
 
 
 def _say(text: str) -> None:
@@ -90,7 +129,10 @@ def _say(text: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="programs.benchmarks.peers", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two small targets that ship with the library")
-    parser.add_argument("--lm", default="embedded", help="scorer: 'embedded', a .gguf file, or provider/model")
+    parser.add_argument(
+        "--lm", nargs="+", default=["embedded"], help="scorers, a table each: 'embedded', a .gguf file, provider/model"
+    )
+    parser.add_argument("--executor", help="run cells on a cluster: dask (this machine), or dask://host:port")
     parser.add_argument("--reference-lm", help="by default the same")
     parser.add_argument("--methods", nargs="+", default=list(_MAIN), choices=list(methods.METHODS), metavar="METHOD")
     parser.add_argument("--target", nargs="+", help="some of the targets")
@@ -118,6 +160,8 @@ def _arguments() -> argparse.Namespace:
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if len(args.lm) > 1 and (args.keep or args.server or (args.table and args.cells)):
+        parser.error("--keep, --server and --table with --cells are of one --lm")
     return args
 
 

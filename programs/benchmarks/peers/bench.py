@@ -72,7 +72,7 @@ class Bench:
         lms: tuple[dspy.LM, dspy.LM] | None = None,
         tasks: Mapping[str, Task] | None = None,
     ) -> None:
-        self.setting, self.out, self.threads = setting, out, threads
+        self.setting, self.out, self.threads, self.servers = setting, out, threads, servers
         self.folder = out / setting.key
         self.tasks = dict(tasks or {})
         self.objective = ObjectiveEvaluator()
@@ -184,8 +184,12 @@ class Bench:
             "prompts": measured[0],
             "outcomes": measured[1],
         }
+        return self.keep(found)
+
+    def keep(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a cell that was run, here or elsewhere; gives it as it is read again."""
         text = _line(found)
-        write_whole(self.folder / cell.file, text)
+        write_whole(self.folder / Cell(found["target"], found["method"], found["seed"]).file, text)
         return json.loads(text)
 
     def _reference(self, cell: Cell, again: int = 0) -> dspy.LM:
