@@ -158,22 +158,28 @@ def curve(table: Table) -> Figure:
     def draw() -> Figure:
         figure = new_plot("Held-out score of the best so far, by scorer calls", 7.8, 4.6)
         axes = figure.subplots()
-        last = max(table.total(method, "pairs") for method in table.methods)
+        # To the end of the longest compile: what was chosen in the end comes with its last call.
+        last = max(found.cell["pairs"] for method in table.found.values() for found in method.values())
         calls = np.linspace(1, last, 200)
-        colours = itertools.cycle(list(COLOURS.values()))
+        lines = itertools.cycle([(colour, line) for line in ("-", (0, (5, 1.5))) for colour in COLOURS.values()])
+        searching = sorted(
+            (m for m in table.methods if METHODS[m].searches), key=lambda method: method not in _OURS_TOO
+        )
+        looks = dict(zip(searching, lines, strict=False))
         for number, method in enumerate(table.methods):
             y = table.curve(method, calls)
             look: dict[str, Any] = {"label": _title(method)}
             if METHODS[method].searches:
                 # Methods that found the same prompt lie on each other; markers at other places tell them apart.
-                look |= {"color": next(colours), "marker": "osD^vP*X<>"[number % 10], "markersize": 5}
+                colour, line = looks[method]
+                look |= {"color": colour, "linestyle": line, "marker": "osD^vP*X<>"[number % 10], "markersize": 5}
                 look |= {"markevery": (10 * number % 40, 40), "linewidth": 2.6 if method in _OURS_TOO else 1.2}
             else:
                 look |= {"color": INK, "linestyle": ("-", "--")[number % 2], "linewidth": 1.0, "alpha": 0.6}
             axes.step(calls, y, where="post", **look)
         axes.set_xlabel("scorer calls: distinct pairs of prompt and example")
         axes.set_ylabel("held-out score (0 to 1)")
-        axes.set_xlim(0, last)
+        axes.set_xlim(0, last * 1.01)
         legend_below(figure, axes)
         return figure
 
