@@ -90,6 +90,15 @@ def test_carrying_over_to_many_targets(shell: Any, made: str) -> None:
     assert "medicine" in shell.run(*words, "--out", "runs/both", "--influence").out
 
 
+def test_targets_can_be_under_way_at_once(shell: Any, made: str) -> None:
+    words = ["sources", "transfer", made, "question -> answer", "-t", "finance.csv", "-t", "law.csv", *LM, *EFFORT]
+    before = shell.paid
+    found = shell.run(*words, "--at-once", 2, "--max-calls", 60, "--out", "runs/many", "--json").json
+    assert [row["target"] for row in found["targets"]] == ["finance", "law"] and 30 < shell.paid - before <= 60
+    assert all(row["scorer_calls"] <= 30 for row in found["targets"]), "a fixed share each"
+    assert "Invalid value for '--at-once'" in shell.refused(*words, "--at-once", 0)
+
+
 def test_a_budget_for_all_targets(shell: Any, made: str) -> None:
     words = ["sources", "transfer", made, "question -> answer", "-t", "finance.csv", "-t", "law.csv", *LM, *EFFORT]
     before = shell.paid
