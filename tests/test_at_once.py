@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -165,11 +167,31 @@ def test_settings_of_a_context_reach_the_threads(world: World, sources: SourcePr
     assert len(made) == 2 and lm.scripted.calls > 0
 
 
-def test_threads_are_shared(world: World, sources: SourcePrompts) -> None:
-    lm = world.scorer_lm(latency=0.005)
-    tp = optimiser(world, num_threads=4, scorer_lm=lm)
-    tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
-    assert 2 <= lm.scripted.max_concurrency <= 4
+@pytest.mark.parametrize("threads", [1, 6])
+def test_a_program_never_runs_in_more_threads_than_asked_for(
+    world: World, sources: SourcePrompts, threads: int
+) -> None:
+    here, most, lock = [0], [0], threading.Lock()
+
+    class Tool(dspy.Module):  # type: ignore[misc]
+        """Does something of its own beside the call, which no throttle of an LM holds back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict(dspy.Signature("question -> answer", "Answer."))
+
+        def forward(self, question: str) -> dspy.Prediction:
+            with lock:
+                here[0] += 1
+                most[0] = max(most[0], here[0])
+            time.sleep(0.01)
+            with lock:
+                here[0] -= 1
+            return self.predict(question=question)
+
+    tp = optimiser(world, num_threads=threads, rounds=0, mapping={"self": "predict"})
+    tp.transfer_to(Tool(), targets(world), source_prompts=sources, at_once=4)
+    assert most[0] == threads
 
 
 def test_an_error_of_one_ends_the_others_with_what_they_have(
@@ -226,33 +248,140 @@ def test_ctrl_c_ends_all_with_the_best_so_far(world: World, sources: SourcePromp
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+class Hanging:
+    """A scorer LM whose calls hang from the 41st on; then Ctrl-C is pressed twice.
+
+    Args:
+        world: Answers.
+        then: What comes of the calls that hung, in the place of an answer.
+        release_after: Seconds after which they hang no longer.
+    """
+
+    def __init__(self, world: World, then: Any = None, release_after: float | None = None) -> None:
+        self.answered, self.calls, self.release, self.lock = 0, 0, threading.Event(), threading.Lock()
+        answer = world.scorer_lm().scripted.rule
+
+        def rule(prompt: PromptView) -> Any:
+            with self.lock:
+                self.calls += 1
+                number = self.calls
+            if number == 41:
+                for seconds in (0.3, 0.8):
+                    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+                if release_after is not None:
+                    threading.Timer(release_after, self.release.set).start()
+            if number > 40 and not self.release.wait(60):
+                raise AssertionError
+            if number > 40 and then is not None:
+                return then
+            with self.lock:
+                self.answered += 1
+            return answer(prompt)
+
+        self.lm = scripted_lm(rule, logprobs=True, top_logprobs=10)
+
+
 def test_ctrl_c_twice_waits_for_nobody(world: World, sources: SourcePrompts, tmp_path: Path) -> None:
-    answer, release, calls = world.scorer_lm().scripted.rule, threading.Event(), []
-
-    def rule(prompt: PromptView) -> Any:
-        calls.append(1)
-        if len(calls) > 40:
-            if len(calls) == 41:
-                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-                threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT)).start()
-            release.wait(60)
-        return answer(prompt)
-
-    lm = scripted_lm(rule, logprobs=True, top_logprobs=10)
-    tp = optimiser(world, scorer_lm=lm, run_dir=tmp_path, **REPEATABLE)
+    hanging = Hanging(world)
+    tp = optimiser(world, scorer_lm=hanging.lm, run_dir=tmp_path, **REPEATABLE)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
     assert time.monotonic() - began < 20
-    release.set()
+    hanging.release.set()
     # Nobody holds the journal, and what was paid for by then is in it.
-    before = lm.scripted.calls
-    again = optimiser(world, scorer_lm=lm, reference_lm=tp.reference_lm, run_dir=tmp_path, **REPEATABLE)
+    before = hanging.calls
+    again = optimiser(world, scorer_lm=hanging.lm, reference_lm=tp.reference_lm, run_dir=tmp_path, **REPEATABLE)
     made = again.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
     fresh = optimiser(world, **REPEATABLE)
     whole = fresh.transfer_to(student(), targets(world), source_prompts=sources)
     assert [p.signature.instructions for p in made.values()] == [p.signature.instructions for p in whole.values()]
-    assert lm.scripted.calls - before <= paid(fresh) - 40
+    assert hanging.calls - before <= paid(fresh) - 40
+
+
+def test_what_comes_soon_after_the_second_ctrl_c_is_kept(world: World, sources: SourcePrompts, tmp_path: Path) -> None:
+    hanging = Hanging(world, release_after=1.5)
+    tp = optimiser(world, scorer_lm=hanging.lm, run_dir=tmp_path, num_threads=4)
+    with pytest.raises(KeyboardInterrupt):
+        tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as journal:
+        (kept,) = journal.execute("select count(*) from outcomes").fetchone()
+    assert kept == hanging.answered == hanging.calls > 40
+
+
+def test_after_the_second_ctrl_c_nothing_is_told_or_written(
+    world: World, sources: SourcePrompts, tmp_path: Path
+) -> None:
+    hanging, told = Hanging(world, then=dspy.lm15.ServerError("down")), []
+    tp = optimiser(world, scorer_lm=hanging.lm, run_dir=tmp_path, num_threads=4, listeners=[told.append])
+    with pytest.raises(KeyboardInterrupt):
+        tp.transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+    before = len(told)
+    hanging.release.set()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "tp_dspy-phase"]:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert told[before:] == [] and not list(tmp_path.glob("*/result.json"))
+
+
+def test_a_thread_that_cannot_be_started_is_the_error(
+    world: World, sources: SourcePrompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, phases = threading.Thread.start, []
+
+    def begin(thread: threading.Thread) -> None:
+        phases.append(thread.name == "tp_dspy-phase")
+        if phases[-1] and sum(phases) == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        optimiser(world).transfer_to(student(), targets(world), source_prompts=sources, at_once=4)
+
+
+def test_an_error_of_one_leaves_the_earlier_results_of_others(
+    world: World, sources: SourcePrompts, tmp_path: Path
+) -> None:
+    answer, broken = world.scorer_lm().scripted.rule, list[int]()
+
+    def rule(prompt: PromptView) -> Any:
+        return dspy.lm15.ServerError("down") if broken and "of trade in" in prompt.user else answer(prompt)
+
+    lm = scripted_lm(rule, logprobs=True, top_logprobs=10, latency=0.002)
+    whole = optimiser(world, scorer_lm=lm, run_dir=tmp_path, rounds=0, **REPEATABLE)
+    whole.transfer_to(student(), targets(world)[:3], source_prompts=sources, at_once=3)
+    before = (tmp_path / "finance" / "result.json").read_text()
+    broken.append(1)
+    with pytest.raises(ScoringFailedError):
+        optimiser(world, scorer_lm=lm, run_dir=tmp_path, rounds=4, **REPEATABLE).transfer_to(
+            student(), targets(world), source_prompts=sources, at_once=4
+        )
+    files = [*(tmp_path / "finance").glob("earlier-*result.json"), tmp_path / "finance" / "result.json"]
+    assert before in [file.read_text() for file in files] and len(files) == 2
+
+
+def test_questions_are_the_same_whatever_the_answer(world: World, sources: SourcePrompts, tmp_path: Path) -> None:
+    """The LM is asked the same, and DSPy's cache answers the second target."""
+    task, calls = world.task("finance", train=8, validation=8), []
+
+    def other(examples: Any) -> list[dspy.Example]:
+        return [example.copy(answer="BCDA"["ABCD".index(example.answer)]) for example in examples]
+
+    twin = Task("twin", train=other(task.train), validation=other(task.validation), description=task.description)
+    for at_once in (1, 2):
+        lm = world.scorer_lm(latency=0.01, cache=True)
+        optimiser(world, rounds=0, scorer_lm=lm).transfer_to(
+            student(), [task, twin], source_prompts=sources, at_once=at_once
+        )
+        calls.append(lm.scripted.calls)
+    assert calls[0] == calls[1]
+
+
+def test_nothing_reached_is_a_table_without_rows() -> None:
+    assert len(Transfers({}, ("a",)).to_frame()) == 0 and "Not reached before the run ended: a" in str(
+        Transfers({}, ("a",))
+    )
 
 
 @pytest.mark.parametrize("given", [0, -1, 1.5, True, "all"])
@@ -264,25 +393,57 @@ def test_at_once_is_a_count(world: World, sources: SourcePrompts, given: Any) ->
 # Shares.
 
 
+def limits(ledger: Ledger, *names: str) -> list[dict[str, float]]:
+    shares = [ledger.share(name) for name in names]
+    return [{type(budget).__name__: limit for budget, limit in share._limits.items()} for share in shares]
+
+
 def test_shares_of_each_kind_of_budget() -> None:
     plans = [PhasePlan(name, 40, 40, 20, calls) for name, calls in (("a", 10), ("b", 30))]
-    budgets = [ScorerCalls(100), ReferenceCalls(20), Tokens(1000), Seconds(60)]
-    ledger = Ledger(plans, budgets)
-    a, b = ledger.share("a", at_once=2), ledger.share("b", at_once=2)
-    limits = [dict(zip(("scorer", "reference", "tokens", "seconds"), x._limits.values(), strict=True)) for x in (a, b)]
-    assert limits[0] == pytest.approx({"scorer": 50.0, "reference": 5.0, "tokens": 500.0, "seconds": 60.0})
-    assert limits[1] == pytest.approx({"scorer": 50.0, "reference": 15.0, "tokens": 500.0, "seconds": 60.0})
-    assert Ledger(plans, budgets).share("a", at_once=1)._limits[budgets[3]] == 30.0, "one after the other"
+    ledger = Ledger(plans, [ScorerCalls(100), ReferenceCalls(20), Tokens(1000), Seconds(60)])
+    ledger.divide([["a"], ["b"]], at_once=2)
+    a, b = limits(ledger, "a", "b")
+    assert a == pytest.approx({"ScorerCalls": 50, "ReferenceCalls": 5, "Tokens": 500, "Seconds": 60}, abs=0.1)
+    assert b == pytest.approx({"ScorerCalls": 50, "ReferenceCalls": 15, "Tokens": 500, "Seconds": 60}, abs=0.1)
+
+
+def test_calls_are_shared_out_in_whole_ones_and_too_few_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    names = list("abcdefgh")
+    plans = [PhasePlan(name, 10, 10, 0, 6, round=3) for name in names]
+    ledger = Ledger(plans, [ReferenceCalls(7), ScorerCalls(101)])
+    ledger.divide([[name] for name in names], at_once=8)
+    shares = limits(ledger, *names)
+    assert [share["ReferenceCalls"] for share in shares] == [1] * 7 + [0]
+    assert [share["ScorerCalls"] for share in shares] == [13] * 5 + [12] * 3
+    assert "less than a round of proposals for each of 8 targets" in caplog.text and "one of them has 0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("chains", "at_once", "seconds"),
+    [
+        ([["a"], ["b"], ["c"], ["d"], ["e"]], 4, 30.0),  # the fifth follows one of the others
+        ([["a"], ["b"], ["c"], ["d"], ["e"]], 5, 60.0),
+        ([["a", "b", "c"], ["d"], ["e"]], 2, 20.0),
+        ([["a", "b", "c", "d", "e"]], 1, 12.0),
+    ],
+)
+def test_nobody_is_promised_time_that_others_will_have_spent(
+    chains: list[list[str]], at_once: int, seconds: float
+) -> None:
+    ledger = Ledger([PhasePlan(name, 10, 10, 5, 2) for name in "abcde"], [Seconds(60)])
+    ledger.divide(chains, at_once)
+    assert all(share["Seconds"] == pytest.approx(seconds, abs=0.1) for share in limits(ledger, *"abcde"))
 
 
 def test_accounts_of_phases_add_up_and_the_whole_has_the_last_word() -> None:
     plans = [PhasePlan(name, 3, 0, 0, 0) for name in ("a", "b")]
     ledger = Ledger(plans, [ScorerCalls(5)])
-    a, b = ledger.share("a", 2), ledger.share("b", 2)
-    assert [a.may_begin("scorer") for _ in range(2)] == [None, None]
-    assert "the share of the a phase in the budget of 5 scorer calls is spent (2.5)" in str(a.may_begin("scorer"))
+    ledger.divide([["a"], ["b"]], 2)
+    a, b = ledger.share("a"), ledger.share("b")
+    assert [a.may_begin("scorer") for _ in range(3)] == [None, None, None]
+    assert "the share of the a phase in the budget of 5 scorer calls is spent (3)" in str(a.may_begin("scorer"))
     assert [b.may_begin("scorer") for _ in range(2)] == [None, None]
-    assert a.spent.scorer_calls == b.spent.scorer_calls == ledger.spent.scorer_calls == 4
+    assert a.spent.scorer_calls == b.spent.scorer_calls == ledger.spent.scorer_calls == 5
     b.halt("enough")
     assert a.halted == b.halted == ledger.halted == "enough" and a.ending.is_set()
     assert a.may_begin("reference") == "enough"

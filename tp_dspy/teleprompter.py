@@ -106,7 +106,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         seed: Makes the choice of examples and exemplars repeatable.
         verbose: Whether to show progress on a terminal or in a notebook. Elsewhere, and when False, there is only
             logging.
-        listeners: Told every event (`tp_dspy.optimization.events`), in the thread that compiles.
+        listeners: Told every event (`tp_dspy.optimization.events`), one after the other, in the thread that compiles;
+            with several targets at once, in that of the target.
 
     Raises:
         ConfigurationError: If an argument has a value that cannot work.
@@ -294,9 +295,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             source_prompts: The outcome of a source phase.
             at_once: Targets under way at once, at least 1: more than one keep a cluster, or an endpoint that takes
                 many calls, busy while one of them waits for its last answers. They share threads and workers alike,
-                and take turns in this process. What is found is the same, as far as budgets allow: with more than one,
-                each has a fixed share of them, while one after the other the later ones have what is left over.
-                Targets that share questions still follow each other.
+                and take turns in this process, in threads of their own. What is found is the same, as far as budgets
+                allow: with more than one, each has a fixed share of them, while one after the other the later ones
+                have what is left over. Targets that share questions still follow each other.
 
         Returns:
             The compiled program of each target, with a report. When a budget or Ctrl-C ends the run, those that had
@@ -321,20 +322,21 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 if cycle.ledger.halted is not None:
                     return
                 started, phase = time.monotonic(), f"target {name}"
-                own = replace(cycle, ledger=cycle.ledger.share(phase, lanes)) if lanes > 1 else cycle
+                own = replace(cycle, ledger=cycle.ledger.share(phase)) if lanes > 1 else cycle
                 target = self._target_phase(phase, own, work)
                 seconds = time.monotonic() - started
                 result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective, name)
                 compiled[name] = self._deliver(phase, student, result, folder_of(self.run_dir, name, list(targets)))
 
-        chains = [[phase.removeprefix("target ") for phase in chain] for chain in work.chains]
-        lanes = min(at_once, len(chains))
+        lanes = min(at_once, len(work.chains))
         with kept_on_failure("transfers", reached), work.session.open(work.plans, lanes) as cycle:
             if lanes == 1:
                 carry(list(targets), cycle)
             else:
                 turns = Turns()
-                beside = replace(cycle, aside=turns.aside)
+                cycle.ledger.divide(work.chains, lanes)
+                beside = replace(cycle, aside=turns.aside, listener=turns.telling(cycle.listener))
+                chains = [[phase.removeprefix("target ") for phase in chain] for chain in work.chains]
                 turns.run([partial(carry, chain, beside) for chain in chains], lanes, cycle.ledger)
         return reached()
 

@@ -70,8 +70,9 @@ class Work:
         first: dict[str, str] = {}
         groups: DisjointSet = DisjointSet(self.targets)
         for name, data in self.targets.items():
-            for example in map(fingerprint, data.examples):
-                groups.merge(first.setdefault(example, name), name)
+            # Whatever they hold to be right: the LM is asked the same, and DSPy's cache answers the second.
+            for question in (fingerprint(example.inputs()) for example in data.examples):
+                groups.merge(first.setdefault(question, name), name)
         chains: dict[str, list[str]] = {}
         for name in self.targets:
             chains.setdefault(groups[name], []).append(name)

@@ -285,3 +285,25 @@ def test_what_goes_on_at_once_is_broken_off_at_once() -> None:
         ("Target 1/2 a", "broken off: OSError", "search"),
         ("Target 2/2 b", "broken off: OSError", ""),
     ]
+
+
+def test_what_an_earlier_compile_did_is_not_of_this_one() -> None:
+    told = Told().tell(planned("source"))
+    for event, after in a_phase("source"):
+        told.tell(event, after)
+    told.tell(replace(planned("target a", "target b"), at_once=2)).tell(PhaseBegan("target a", 6, 4))
+    assert told.view.title == "1 target at once, 0 done, 1 to come" and told.view.count == "0 of at most 200"
+
+
+def test_what_the_journal_brings_is_no_pace_while_others_go_on() -> None:
+    told = Told().tell(planned("target a", "target b")).tell(Resumed("", 60))
+    told.state = replace(told.state, plan=replace(told.state.plan, at_once=2))
+    for name in ("target a", "target b"):
+        told.tell(PhaseBegan(name, 6, 4)).tell(StepBegan(name, 30))
+        for _ in range(30):
+            told.tell(answer(name), 0.001)
+        told.now += 1.0  # a race decides
+    told.tell(StepBegan("target a", 30))
+    for _ in range(10):
+        told.tell(answer("target a"), 1.0)
+    assert told.state.pace.pairs == 10 and told.state.pace.seconds == pytest.approx(11.0, abs=0.1)

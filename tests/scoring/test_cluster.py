@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,10 +322,35 @@ def test_cells_of_the_peers_table_are_run_by_workers(client: distributed.Client,
             bench.keep(found)
         assert {cell for _, cell, _ in done} == {cell for _, cell, _ in todo}
         assert all(there.known(cell, target) is not None for _, cell, target in todo)
-    # Nobody listens any more: it is told, and no further one begins.
-    bench = Bench(setting, tmp_path, threads=2, servers=("http://127.0.0.1:9/v1", None))
-    ended = list(places.run([(bench, *one[1:]) for one in todo] * 3, {}))
-    assert all(isinstance(error, LMUnavailableError) for _, _, error in ended) and len(ended) < 3 * len(todo)
+    # Nobody listens any more: it is told, and no further one begins. With more examples, which no cache knows yet.
+    more = replace(setting, examples=14)
+    bench = Bench(more, tmp_path, threads=2, servers=("http://127.0.0.1:9/v1", None))
+    ended = list(places.run([(bench, Cell(QUICK[0].name, "general", seed), QUICK[0]) for seed in range(9)], {}))
+    assert all(isinstance(error, LMUnavailableError) for _, _, error in ended) and len(ended) < 9
+
+
+@needs_embedded
+def test_cells_keep_all_workers_busy(client: distributed.Client, tmp_path: Path) -> None:
+    """Also after some seconds, when the client has forgotten which workers there are."""
+    active, most, lock = [0], [0], threading.Lock()
+    answer = rule(World(5))
+
+    def slow(text: str) -> Reply:
+        with lock:
+            active[0] += 1
+            most[0] = max(most[0], active[0] if time.monotonic() - began > 6.0 else 0)
+        time.sleep(0.1)
+        with lock:
+            active[0] -= 1
+        return answer(text)
+
+    setting, began = Setting("embedded", "embedded", 60, 8, 4, 10), time.monotonic()
+    with served(slow) as server:
+        bench = Bench(setting, tmp_path, threads=1, servers=(server.url, None))
+        todo = [(bench, Cell(target.name, "general", seed), target) for seed in range(3) for target in QUICK]
+        places = Places(f"dask://{client.scheduler.address.removeprefix('tcp://')}", [bench])
+        assert len(list(places.run(todo, {}))) == 6
+    assert most[0] == 2
 
 
 @needs_embedded

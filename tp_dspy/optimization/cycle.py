@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -77,7 +77,7 @@ class Cycle:
     ledger: Ledger = field(default_factory=Ledger)
     met: set[Pair] = field(default_factory=set)
     checked: threading.Event = field(default_factory=threading.Event)
-    aside: Callable[[Iterable[Any]], Iterator[Any]] = iter
+    aside: Callable[[Any], Any] = iter
 
     def run(
         self,

@@ -180,7 +180,9 @@ class PhaseEnded(Event):
 
 
 class Listener(Protocol):
-    """Is told every event as it happens, in the thread that compiles; one after the other, whatever goes on at once.
+    """Is told every event as it happens, in the thread that compiles; with several targets at once, in that of each.
+
+    It hears one event after the other all the same.
 
     What it raises ends the compile, resumably; at `Compiled`, when all is done, it is logged.
     """

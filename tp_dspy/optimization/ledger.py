@@ -12,15 +12,26 @@ from typing import Literal
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.plan import PhasePlan
-from tp_dspy.optimization.stopping import Budget, ReferenceCalls, ScorerCalls, Seconds, Spent, StopFile, StopRule
+from tp_dspy.optimization.stopping import (
+    STOP_FILE,
+    Budget,
+    ReferenceCalls,
+    ScorerCalls,
+    Seconds,
+    Spent,
+    StopFile,
+    StopRule,
+)
 from tp_dspy.scoring.outcomes import Usage
 
-__all__ = ["INTERRUPTED", "Ledger", "Stage", "sorted_out"]
+__all__ = ["ANOTHER_FAILED", "INTERRUPTED", "Ledger", "Stage", "broken_off", "sorted_out"]
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
 """Why a phase stopped that was ended by Ctrl-C."""
+ANOTHER_FAILED = "another target failed"
+"""How the reason begins why one stopped beside which another ended in an error."""
 
 Part = Literal["search", "selection"]
 Kind = Literal["scorer", "reference"]
@@ -45,6 +56,11 @@ class Stage:
     more: int = 0
     reference_calls: int = 0
     can_wait: bool = False
+
+
+def broken_off(stopped: str) -> bool:
+    """Say whether a phase that stopped for this reason was ended from outside: the same call would go on."""
+    return stopped == INTERRUPTED or stopped.startswith((ANOTHER_FAILED, STOP_FILE))
 
 
 def sorted_out(stop: Sequence[object]) -> tuple[list[StopRule], list[Budget], list[StopFile]]:
@@ -103,6 +119,7 @@ class Ledger:
         self.files = tuple(files)
         self._whole = whole
         self._limits = {budget: budget.limit for budget in budgets} | dict(limits or {})
+        self._parts: dict[Budget, dict[str, float]] = {}
         self._halted: str | None = None
         self.ending: threading.Event = whole.ending if whole is not None else threading.Event()
         """Set when it is to end: whoever waits for a better moment to call need not wait any longer."""
@@ -115,27 +132,44 @@ class Ledger:
         self.scorer = _Gate(self, "scorer")
         self.reference = _Gate(self, "reference")
 
-    def share(self, phase: str, at_once: int) -> Ledger:
-        """Open accounts for a phase that goes on beside others; from here on all is spent through such accounts.
+    def divide(self, chains: Sequence[Sequence[str]], at_once: int) -> None:
+        """Divide the budgets among phases that are to go on at once; from here on all is spent through `share`.
 
         Args:
-            phase: The phase; it begins now.
-            at_once: How many go on at once, at least 1.
+            chains: The phases; those of a chain follow each other, and chains begin in this order.
+            at_once: How many chains go on at once, at least 1.
         """
         self._at = len(self._stages)  # Nothing is set aside any more: each has its own.
-        limits = {budget: budget.limit * self._part(budget, phase, at_once) for budget in self.budgets}
-        return Ledger([p for p in self.plans if p.phase == phase], self.budgets, whole=self, limits=limits)
+        names = [plan.phase for plan in self.plans]
+        for budget in self.budgets:
+            if isinstance(budget, ReferenceCalls):
+                wants = [float(plan.reference_calls) for plan in self.plans]
+            else:
+                stages = _shares(budget.limit if isinstance(budget, ScorerCalls) else math.inf, self._stages)
+                of = list(zip(self._stages, stages, strict=True))
+                wants = [sum(want for stage, want in of if stage.phase == name) for name in names]
+            if isinstance(budget, Seconds):
+                # Time passes for all of them at once.
+                whole = _makespan([sum(wants[names.index(name)] for name in chain) for chain in chains], at_once)
+                parts = [budget.limit * want / whole if whole else budget.limit for want in wants]
+            else:
+                parts = _whole_parts(budget.limit, wants, isinstance(budget, ScorerCalls | ReferenceCalls))
+            self._parts[budget] = dict(zip(names, parts, strict=True))
+            if isinstance(budget, ReferenceCalls) and min(parts) < max((plan.round for plan in self.plans), default=0):
+                logger.warning(
+                    "The budget of %s is less than a round of proposals for each of %d targets under way at once: one "
+                    "of them has %d. Take a larger budget, or fewer targets.",
+                    budget,
+                    len(names),
+                    min(parts),
+                )
 
-    def _part(self, budget: Budget, phase: str, at_once: int) -> float:
-        """Say what part of a budget a phase has when it shares it with others, in [0, 1]."""
-        if isinstance(budget, ReferenceCalls):
-            wants = [float(stage.reference_calls) for stage in self._stages]
-        else:
-            wants = _shares(budget.limit if isinstance(budget, ScorerCalls) else math.inf, self._stages)
-        own = sum(want for want, stage in zip(wants, self._stages, strict=True) if stage.phase == phase)
-        part = own / sum(wants) if sum(wants) else 1.0
-        # Time passes for all of them at once.
-        return min(1.0, at_once * part) if isinstance(budget, Seconds) else part
+    def share(self, phase: str) -> Ledger:
+        """Open the accounts of a phase that goes on beside others, see `divide`; it begins now."""
+        limits = {budget: parts[phase] for budget, parts in self._parts.items()}
+        for budget in filter(lambda budget: isinstance(budget, Seconds), limits):
+            limits[budget] = min(limits[budget], max(0.0, budget.limit - self.spent.seconds))
+        return Ledger([p for p in self.plans if p.phase == phase], self.budgets, whole=self, limits=limits)
 
     @property
     def halted(self) -> str | None:
@@ -336,6 +370,36 @@ def _step(budget: Budget, kind: Kind) -> int | None:
     if isinstance(budget, ReferenceCalls):
         return 1 if kind == "reference" else None
     return 0
+
+
+def _makespan(loads: Sequence[float], lanes: int) -> float:
+    """Say when the last of some loads ends, each of which goes to the lane that is free first."""
+    ends = [0.0] * lanes
+    for load in loads:
+        first = ends.index(min(ends))
+        ends[first] += load
+    return max(ends)
+
+
+def _whole_parts(limit: float, wants: Sequence[float], whole: bool) -> list[float]:
+    """Divide a limit in proportion; what is counted in whole ones, the largest remainders rounded up.
+
+    Args:
+        limit: The limit.
+        wants: In proportion to these; where all are 0, each has all of it.
+        whole: Whether it is counted in whole ones.
+    """
+    total = sum(wants)
+    if not total:
+        return [limit] * len(wants)
+    parts = [limit * want / total for want in wants]
+    if not whole:
+        return parts
+    floors = [float(math.floor(part + 1e-9)) for part in parts]
+    left = round(limit - sum(floors))
+    for index in sorted(range(len(parts)), key=lambda index: floors[index] - parts[index])[:left]:
+        floors[index] += 1.0
+    return floors
 
 
 def _shares(limit: float, stages: Sequence[Stage]) -> list[float]:

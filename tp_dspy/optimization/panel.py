@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,7 @@ class PanelScorer:
     memory: Memory
     ledger: Ledger = field(default_factory=Ledger)
     met: set[Pair] = field(default_factory=set)
-    aside: Callable[[Iterable[Any]], Iterator[Any]] = iter
+    aside: Callable[[Generator[Any, None, None]], Generator[Any, None, None]] = iter
     failed: dict[Pair, Outcome] = field(default_factory=dict)
     prepared: dict[str, dspy.Module] = field(default_factory=dict)
 
@@ -108,8 +108,8 @@ class PanelScorer:
             jobs, late=lambda *found: late.append(found), gate=self.ledger.scorer, before=before
         )
         try:
-            with contextlib.closing(scoring) as scored:
-                for pair, outcome in self.aside(scored):
+            with contextlib.closing(self.aside(scoring)) as scored:
+                for pair, outcome in scored:
                     # Before anybody is told: what was heard of is not lost, whatever comes.
                     keep(pair, outcome)
                     arrives(outcome)

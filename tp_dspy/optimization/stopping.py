@@ -79,6 +79,9 @@ class Progress:
     spent: Spent = field(default_factory=Spent)
 
 
+STOP_FILE = "stop file"
+"""How the reason begins why a compile stopped that a `StopFile` ended."""
+
 StopRule = Callable[[Progress], str | None]
 """Tells why to stop, or None to go on."""
 
@@ -254,7 +257,7 @@ class StopFile:
         if now - self._asked < 0.5:
             return None
         self._asked = now
-        return f"stop file {self.path.name} found" if self.path.exists() else None
+        return f"{STOP_FILE} {self.path.name} found" if self.path.exists() else None
 
 
 def _at_least_one(name: str, value: object, unit: str = "") -> None:

@@ -26,7 +26,8 @@ class Pace:
         waited: Seconds for their proposals, together.
         known: Outcomes that the journal may still bring, as a count.
         resumed: Whether there is a journal that knows anything; the replies of the reference LM, too.
-        since: When what is under way began.
+        since: When what is under way began, or something was scored.
+        brought: When the journal brought something last, or may have begun to.
         bringing: Whether the journal brings what it knows, which it does at the beginning of a step.
     """
 
@@ -37,20 +38,21 @@ class Pace:
     known: int = 0
     resumed: bool = False
     since: float = 0.0
+    brought: float = 0.0
     bringing: bool = False
 
     def resumes(self, known: int) -> Pace:
         """Take in that the journal knows so many outcomes."""
         return replace(self, known=known, resumed=known > 0)
 
-    def begins(self, now: float) -> Pace:
-        """Begin a step of scoring, or to wait for proposals."""
-        return replace(self, since=now, bringing=self.known > 0)
+    def begins(self, now: float, *, alone: bool = True) -> Pace:
+        """Begin a step of scoring, or to wait for proposals; alone, or while others go on."""
+        return replace(self, since=now if alone else self.since, brought=now, bringing=self.known > 0)
 
     def scored(self, usage: Usage, now: float) -> Pace:
         """Take in a scored pair."""
-        if self.bringing and now - self.since < _INSTANT:
-            return replace(self, since=now, known=self.known - 1, bringing=self.known > 1)
+        if self.bringing and now - self.brought < _INSTANT:
+            return replace(self, since=now, brought=now, known=self.known - 1, bringing=self.known > 1)
         if usage.cached and not usage.calls:
             return replace(self, bringing=False)
         took = self.seconds + now - self.since

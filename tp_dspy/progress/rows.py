@@ -58,11 +58,12 @@ def _side_by_side(state: State, shown: View) -> View:
     spent = state.plan.spent()
     scored, errors, cached = (sum(getattr(phase, name) for phase in state.going) for name in _SUMS)
     # One bar for all targets: it gets shorter where one of them ends with less than was planned for it.
-    before = sum(ended.pairs for ended in state.ended)
+    done = state.ended[state.earlier :]
+    before = sum(ended.pairs for ended in done)
     later = [plan.scorer_calls for plan in state.plan.plans if plan.phase not in state.begun]
     total = before + sum(phase.total for phase in state.going) + sum(later)
     whole = replace(state.going[0], scored=scored, total=total, errors=errors, cached=cached)
-    title = f"{counted(len(state.going), 'target')} at once, {len(state.ended)} done, {len(later)} to come"
+    title = f"{counted(len(state.going), 'target')} at once, {len(done)} done, {len(later)} to come"
     shared = [
         ("Calls", _calls(state, whole, spent)),
         ("Cost", _cost(state, spent)),

@@ -145,7 +145,8 @@ class State:
         before: Remarks from before the first phase.
         going: The phases that go on, in the order in which they began.
         ended: Those that are over.
-        begun: Names of all that have begun.
+        begun: Names of all that have begun since the plan was told.
+        earlier: How many were over by then, as a count.
         after: Remarks from after the last phase.
         pace: How fast it goes.
         step: Counts what is worth a line of its own.
@@ -158,6 +159,7 @@ class State:
     going: tuple[Phase, ...] = ()
     ended: tuple[Ended, ...] = ()
     begun: frozenset[str] = frozenset()
+    earlier: int = 0
     after: tuple[str, ...] = ()
     pace: Pace = field(default_factory=Pace)
     step: int = 0
@@ -216,7 +218,9 @@ class State:
             case Planned():
                 told = (_plan_in_words(event),) if self.summary else ()
                 # A new compile: what it has in common with an earlier one is the display.
-                return replace(self.closed(now), plan=event, before=self.before + told, begun=frozenset())
+                state = self.closed(now)
+                before, earlier = self.before + told, len(state.ended)
+                return replace(state, plan=event, before=before, begun=frozenset(), earlier=earlier)
             case Resumed():
                 told = (f"The journal knows {counted(event.outcomes, 'outcome')}; none is paid for again.",)
                 return replace(self, before=self.before + told, pace=self.pace.resumes(event.outcomes))
@@ -242,7 +246,7 @@ class State:
             # Not all that comes to an end says so.
             before = self if self.side_by_side else self.closed(now)
             state = replace(before, going=(*before.going, phase), begun=self.begun | {event.phase})
-        pace = state.pace if len(state.going) > 1 else state.pace.begins(now)
+        pace = state.pace.begins(now, alone=len(state.going) == 1)
         return replace(state, going=state._each(event.phase, lambda phase: phase.begins(event)), pace=pace)
 
     @property

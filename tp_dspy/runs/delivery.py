@@ -11,7 +11,7 @@ import dspy
 
 from tp_dspy.errors import ArtifactError
 from tp_dspy.optimization.events import Listener
-from tp_dspy.optimization.ledger import INTERRUPTED
+from tp_dspy.optimization.ledger import broken_off
 from tp_dspy.runs.artifacts import TransferResult, save_program
 from tp_dspy.runs.events import Compiled
 from tp_dspy.runs.snapshots import Snapshots
@@ -65,9 +65,9 @@ def _keep_earlier(folder: Path, result: TransferResult) -> None:
     except ArtifactError:
         earlier = None  # Of another version, or damaged; not ours to lose.
     same = earlier is not None and earlier.winner.id == result.winner.id
-    # An interrupted run is not measured; else whoever measured the earlier one does so again.
-    measured = earlier is not None and earlier.held_out is not None and result.stopped == INTERRUPTED
-    if same and not measured:
+    # One that was broken off is not measured, else whoever measured the earlier one does so again; and it knows less.
+    less = earlier is not None and broken_off(result.stopped) and not broken_off(earlier.stopped)
+    if same and not less:
         return
     names = (f"earlier-{number}-" if number > 1 else "earlier-" for number in itertools.count(1))
     prefix = next(name for name in names if not (folder / f"{name}{_RESULT}").exists())

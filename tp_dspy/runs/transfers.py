@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Transfers"]
 
+_COLUMNS = ["target", "original", "source", "target_prompt", "gain", "origin", "scorer_calls", "reference_calls"]
+_COLUMNS += ["stopped"]
+
 
 @dataclass(frozen=True, repr=False)
 class Transfers(Shown, Mapping[str, dspy.Module]):
@@ -72,7 +75,7 @@ class Transfers(Shown, Mapping[str, dspy.Module]):
                     "stopped": result.stopped,
                 }
             )
-        return pd.DataFrame(rows).set_index("target")
+        return pd.DataFrame(rows, columns=_COLUMNS).set_index("target")
 
     def _sheet(self) -> Sheet:
         from tp_dspy.runs.tables import transfers_sheet

@@ -98,16 +98,29 @@ class Threads:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self._lock = threading.Lock()
+        self._users = 0
+        self._pool: ThreadPoolExecutor | None = None
 
     @contextlib.contextmanager
     def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[Opened]:
-        """See `Crew`; the LMs are governed, so nothing is left to do with the throttles."""
-        pool = ThreadPoolExecutor(max_workers=self.number, thread_name_prefix="tp_dspy-scorer")
+        """See `Crew`; the LMs are governed, so nothing is left to do with the throttles.
+
+        Those who are at work at the same time have the same threads: a program that is not to run in more of them at
+        once never does.
+        """
+        with self._lock:
+            self._users += 1
+            self._pool = self._pool or ThreadPoolExecutor(self.number, thread_name_prefix="tp_dspy-scorer")
+            pool = self._pool
         try:
-            with _sharing(self) as share:
-                yield _InThreads(pool, self.number, share, ending)
+            yield _InThreads(pool, self.number, lambda: self._users, ending)
         finally:
-            pool.shutdown(wait=False)
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    pool.shutdown(wait=False)
+                    self._pool = None
 
 
 class _InThreads:
@@ -123,7 +136,7 @@ class _InThreads:
         return self.pool.submit(self.context.copy().run, run)
 
     def room(self) -> int:
-        # Rounded up: what the endpoint may be asked for is held to in any case.
+        # Rounded up: what there is no thread for waits for one.
         return math.ceil(self.number / max(1, self.share()))
 
     def size(self, left: int) -> int:

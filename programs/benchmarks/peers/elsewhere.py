@@ -48,11 +48,15 @@ class Places:
     """
 
     def __init__(self, executor: str, benches: Iterable[Bench]) -> None:
-        for setting, servers in ((bench.setting, bench.servers) for bench in benches):
-            alone = [lm for lm in (setting.scorer, setting.reference) if is_local(lm) and not any(servers)]
-            if alone:
+        for setting, (server, other) in ((bench.setting, bench.servers) for bench in benches):
+            # One server does for both where they are one file.
+            served = {setting.scorer: server} | (
+                {} if setting.reference == setting.scorer else {setting.reference: other}
+            )
+            alone = next((lm for lm, url in served.items() if is_local(lm) and url is None), None)
+            if alone is not None:
                 raise ConfigurationError(
-                    f"--executor with the local LM {alone[0]}: each worker would load it for itself. Give --server, "
+                    f"--executor with the local LM {alone}: each worker would load it for itself. Give --server, "
                     "the address of a server that all workers reach."
                 )
         if executor == "dask":
@@ -93,7 +97,8 @@ class Places:
             yield bench, cell, error if error is not None else future.result()
 
     def _workers(self) -> int:
-        return len(self.client.scheduler_info(n_workers=-1)["workers"])
+        # Of the workers themselves the client forgets within seconds.
+        return int(self.client.scheduler_info(n_workers=0)["n_workers"])
 
 
 def run_cell(
@@ -115,7 +120,13 @@ def run_cell(
 
 
 @functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Make the folder of this process, which goes with it, and have DSPy's cache there: for all LMs."""
+    folder = tempfile.TemporaryDirectory(prefix="tp_dspy-peers-", ignore_cleanup_errors=True)
+    dspy.configure_cache(disk_cache_dir=f"{folder.name}/cache")
+    return folder
+
+
+@functools.cache
 def _bench(setting: Setting, threads: int, servers: tuple[str | None, str | None]) -> Bench:
-    out = Path(tempfile.mkdtemp(prefix="tp_dspy-peers-"))
-    dspy.configure_cache(disk_cache_dir=str(out / "cache"))
-    return Bench(setting, out, threads, servers=servers)
+    return Bench(setting, Path(_folder().name), threads, servers=servers)
