@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from tp_dspy.optimization.events import Event, Listener
+from tp_dspy.optimization.events import Event, Listener, OutcomeArrived
 from tp_dspy.optimization.ledger import ANOTHER_FAILED, INTERRUPTED, Ledger
 
 __all__ = ["Turns"]
@@ -43,8 +44,8 @@ class Turns:
     def aside(self, items: Iterable[Item]) -> Generator[Item, None, None]:
         """Iterate, and let others have their turns while the next item is waited for, or the end of a generator.
 
-        Whoever iterates has the turn; the iterable's own code has not. What comes after the phase was abandoned is
-        handed on once more, as it was paid for.
+        Whoever iterates has the turn; the iterable's own code has not. What comes after the phases were abandoned is
+        handed on all the same, as it was paid for; the end of it is the end of the phase.
         """
         iterator, end = iter(items), object()
         try:
@@ -56,11 +57,10 @@ class Turns:
                     self._take()
                     raise
                 self._turn.acquire()
-                if item is not end:
-                    yield item  # type: ignore[misc]
-                self._go_on()
                 if item is end:
+                    self._go_on()
                     return
+                yield item  # type: ignore[misc]
         finally:
             if isinstance(iterator, Generator):
                 self._turn.release()
@@ -70,9 +70,14 @@ class Turns:
                     self._turn.acquire()
 
     def telling(self, listener: Listener) -> Listener:
-        """Make a listener that is told nothing any more once the phases were abandoned; that ends the phase."""
+        """Make a listener that is told nothing any more once the phases were abandoned; that ends the phase.
+
+        Only of what was scored there may be more to keep.
+        """
 
         def tell(event: Event) -> None:
+            if self._over and isinstance(event, OutcomeArrived):
+                return
             self._go_on()
             listener(event)
 
@@ -101,7 +106,7 @@ class Turns:
         todo = iter(chains)
         errors: list[BaseException] = []
 
-        def work() -> None:
+        def work(ended: Future[None]) -> None:
             try:
                 while True:
                     with self._turn:
@@ -116,43 +121,41 @@ class Turns:
                     logger.warning("Another target failed, too: %s: %s", type(error).__name__, error)
                 errors.append(error)
                 ledger.halt(f"{ANOTHER_FAILED} ({type(error).__name__})")
+            finally:
+                ended.set_result(None)
 
-        threads = [
-            # A copied context carries dspy.context along.
-            threading.Thread(target=contextvars.copy_context().run, args=(work,), name="tp_dspy-phase", daemon=True)
-            for _ in range(min(at_once, len(chains)))
-        ]
+        # Not joined: Python 3.11 takes a thread for dead that goes on, where Ctrl-C breaks off a join.
+        under_way: list[Future[None]] = []
         try:
-            for thread in threads:
-                thread.start()
-            while self._under_way(threads, ledger):
+            for _ in range(min(at_once, len(chains))):
+                ended: Future[None] = Future()
+                # A copied context carries dspy.context along.
+                run = functools.partial(contextvars.copy_context().run, work, ended)
+                threading.Thread(target=run, name="tp_dspy-phase", daemon=True).start()
+                under_way.append(ended)
+            while self._under_way(under_way, ledger):
                 pass
         except BaseException:
-            self._abandon(threads, ledger)
+            self._abandon(under_way, ledger)
             raise
         if errors:
             raise errors[0]
 
-    def _under_way(self, threads: Sequence[threading.Thread], ledger: Ledger) -> bool:
+    def _under_way(self, threads: Sequence[Future[None]], ledger: Ledger) -> bool:
         """Wait a little; say whether any thread goes on."""
         try:
-            for thread in threads:
-                thread.join(_TICK)
-            return any(thread.is_alive() for thread in threads)
+            return bool(wait(threads, timeout=_TICK).not_done)
         except KeyboardInterrupt:
             if ledger.halted is not None:
                 raise  # The second one: stop now.
             ledger.halt(INTERRUPTED)
             return True
 
-    def _abandon(self, threads: Sequence[threading.Thread], ledger: Ledger) -> None:
+    def _abandon(self, threads: Sequence[Future[None]], ledger: Ledger) -> None:
         """Have nobody take another turn; what comes while this waits is kept."""
         ledger.halt(INTERRUPTED)
         self._over = True
-        until = time.monotonic() + _WIND_UP
-        for thread in threads:
-            if thread.ident is not None:  # It was started.
-                thread.join(max(0.0, until - time.monotonic()))
+        wait(threads, timeout=_WIND_UP)
         # Whoever is at it finishes what it writes; who has a turn later ends at once.
         if self._turn.acquire(timeout=_WIND_UP):
             self._turn.release()

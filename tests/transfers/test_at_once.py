@@ -19,8 +19,8 @@ import pytest
 
 from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
-from tests.test_transfer_to import SOURCES, optimiser, student
-from tp_dspy import InstructionAdapter, ScorerCalls, Seconds, SourcePrompts, Task
+from tests.transfers.conftest import optimiser, student
+from tp_dspy import ScorerCalls, Seconds, SourcePrompts, Task
 from tp_dspy.errors import ConfigurationError, ScoringFailedError
 from tp_dspy.optimization.ledger import Ledger
 from tp_dspy.optimization.plan import PhasePlan
@@ -30,23 +30,6 @@ from tp_dspy.runs.transfers import Transfers
 # The reference LM answers the same prompt in the order in which it is asked.
 REPEATABLE: dict[str, Any] = {"num_threads": 1}
 NAMES = ("finance", "banking", "insurance", "trade")
-
-
-@pytest.fixture(autouse=True)
-def plain_prompts() -> None:
-    dspy.configure(adapter=InstructionAdapter())
-
-
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(3)
-
-
-@pytest.fixture(scope="module")
-def sources(world: World) -> SourcePrompts:
-    with dspy.context(adapter=InstructionAdapter()):
-        tasks = [world.task(name, train=8, validation=8) for name in SOURCES]
-        return optimiser(world).construct_source_prompts(student(), source_tasks=tasks)
 
 
 def targets(world: World) -> list[Task]:
