@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -85,7 +86,7 @@ class Proposer:
     memory: Memory = field(default_factory=PlainMemory)
     ledger: Ledger = field(default_factory=Ledger)
     usage: Usage = field(default_factory=Usage)
-    aside: Callable[[Iterable[Any]], Iterator[Any]] = iter
+    aside: Callable[[Any], Any] = iter
     _asked: int = field(default=0, init=False)
     _guards: dict[str, Guard] = field(default_factory=dict, init=False, repr=False)
     _accepted: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
@@ -253,12 +254,13 @@ class Proposer:
         try:
             # As they come, so that a killed run has as many as there were.
             refused = None
-            for future in self.aside(as_completed(futures)):
-                error = future.exception()
-                if isinstance(error, HaltedError):
-                    refused = error
-                elif not last and future.result().reply.strip():
-                    self._keep(*futures[future], future.result())
+            with contextlib.closing(self.aside(as_completed(futures))) as ended:
+                for future in ended:
+                    error = future.exception()
+                    if isinstance(error, HaltedError):
+                        refused = error
+                    elif not last and future.result().reply.strip():
+                        self._keep(*futures[future], future.result())
             if refused is not None:
                 raise refused
             return [future.result() for future in futures]

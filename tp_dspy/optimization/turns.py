@@ -38,14 +38,15 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        # No thread can give away another's turn.
+        self._turn = threading.RLock()
         self._over = False
 
     def aside(self, items: Iterable[Item]) -> Generator[Item, None, None]:
         """Iterate, and let others have their turns while the next item is waited for, or the end of a generator.
 
-        Whoever iterates has the turn; the iterable's own code has not. What comes after the phases were abandoned is
-        handed on all the same, as it was paid for; the end of it is the end of the phase.
+        To be closed by whoever iterates, who has the turn; the iterable's own code has not. What comes after the phases
+        were abandoned is handed on all the same, as it was paid for; the end of it is the end of the phase.
         """
         iterator, end = iter(items), object()
         try:
