@@ -166,6 +166,7 @@ def curve(table: Table) -> Figure:
             (m for m in table.methods if METHODS[m].searches), key=lambda method: method not in _OURS_TOO
         )
         looks = dict(zip(searching, lines, strict=False))
+        fixed = [method for method in table.methods if method not in searching]
         for number, method in enumerate(table.methods):
             y = table.curve(method, calls)
             look: dict[str, Any] = {"label": _title(method)}
@@ -175,7 +176,12 @@ def curve(table: Table) -> Figure:
                 look |= {"color": colour, "linestyle": line, "marker": "osD^vP*X<>"[number % 10], "markersize": 5}
                 look |= {"markevery": (10 * number % 40, 40), "linewidth": 2.6 if method in _OURS_TOO else 1.2}
             else:
-                look |= {"color": INK, "linestyle": ("-", "--")[number % 2], "linewidth": 1.0, "alpha": 0.6}
+                look |= {
+                    "color": INK,
+                    "linestyle": ("-", "--")[fixed.index(method) % 2],
+                    "linewidth": 1.0,
+                    "alpha": 0.6,
+                }
             axes.step(calls, y, where="post", **look)
         axes.set_xlabel("scorer calls: distinct pairs of prompt and example")
         axes.set_ylabel("held-out score (0 to 1)")
