@@ -307,3 +307,13 @@ def test_what_the_journal_brings_is_no_pace_while_others_go_on() -> None:
     for _ in range(10):
         told.tell(answer("target a"), 1.0)
     assert told.state.pace.pairs == 10 and told.state.pace.seconds == pytest.approx(11.0, abs=0.1)
+
+
+def test_what_others_are_answered_while_the_journal_brings_a_step_is_paid_for() -> None:
+    told = Told().tell(planned("target a", "target b")).tell(Resumed("", 60))
+    told.state = replace(told.state, plan=replace(told.state.plan, at_once=2))
+    for name in ("target a", "target b"):
+        told.tell(PhaseBegan(name, 6, 4)).tell(StepBegan(name, 30))
+    for _ in range(40):
+        told.tell(answer("target a"), 0.005)
+    assert told.state.pace.pairs == 40 and told.state.pace.known == 60

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,37 @@ def test_a_full_disk_is_told_and_what_was_kept_stays(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         assert journal.outcome(("c", "e")) == FULL
         journal.keep_outcome(("c", "more"), FULL)
+
+
+def test_it_is_closed_between_two_writes_of_other_threads(tmp_path: Path) -> None:
+    """Else Python 3.11 ends with a fault; in a process of its own, for that."""
+    code = """
+import sys, threading
+from tp_dspy.errors import JournalError
+from tp_dspy.runs.journal import Journal
+from tp_dspy.scoring.outcomes import Outcome
+
+for number in range(30):
+    journal = Journal(f"{sys.argv[1]}/{number}/journal.sqlite", context="c", compile="k")
+    begun = threading.Barrier(3)
+
+    def write(who):
+        begun.wait()
+        try:
+            for index in range(100_000):
+                journal.keep_outcome((who, str(index)), Outcome("ok"))
+        except JournalError:
+            pass
+
+    threads = [threading.Thread(target=write, args=(who,)) for who in "ab"]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    threading.Event().wait(0.02)
+    journal.close()
+    for thread in threads:
+        thread.join()
+print("fine")
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "fine\n", (ended.returncode, ended.stderr)

@@ -13,6 +13,7 @@ from programs.benchmarks.transfer import Setting, optimiser, tasks_of
 from programs.benchmarks.worlds import DirectStudent, World
 from tp_dspy import InstructionAdapter, TransferPrompting, TransferResult
 from tp_dspy.optimization.events import Event, RoundEnded
+from tp_dspy.runs.delivery import deliver
 from tp_dspy.runs.events import Compiled, Failed
 from tp_dspy.runs.snapshots import RUNNING, SNAPSHOT
 
@@ -173,6 +174,22 @@ def test_an_earlier_result_with_another_winner_is_kept(tmp_path: Path) -> None:
     compile(1)
     assert (tmp_path / "earlier-2-result.json").read_text() == "{}"
     assert TransferResult.load(tmp_path / "earlier-result.json").winner.id == first.winner.id
+
+
+@pytest.mark.parametrize("stopped", ["interrupted", "stop file stop found", "all rounds done"])
+def test_what_was_measured_is_not_lost_to_what_was_broken_off(tmp_path: Path, stopped: str) -> None:
+    world = World(3)
+    _, target = tasks_of(world, SETTING)
+    tp = optimiser(world, SETTING, rounds=0)
+    with dspy.context(adapter=InstructionAdapter()):
+        compiled = tp.compile(STUDENT, trainset=target.train)
+        programs = {"original": STUDENT, "target": compiled}
+        held_out = tp.objective.evaluate_all(programs, target.train, lm=tp.scorer.lm, verbose=False)
+    found = compiled.detailed_results
+    found.model_copy(update={"stopped": stopped}).with_held_out(held_out).save(tmp_path / "result.json")
+    deliver(found.model_copy(update={"stopped": "interrupted"}), STUDENT, tmp_path, "target", ())
+    assert TransferResult.load(tmp_path / "earlier-result.json").held_out is not None
+    assert TransferResult.load(tmp_path / "result.json").held_out is None
 
 
 def test_half_a_character_in_the_data_does_not_lose_a_paid_result(tmp_path: Path) -> None:

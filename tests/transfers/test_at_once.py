@@ -307,6 +307,36 @@ def test_after_the_second_ctrl_c_nothing_is_told_or_written(
     assert told[before:] == [] and not list(tmp_path.glob("*/result.json"))
 
 
+def test_the_next_run_does_not_wait_for_what_hangs_in_the_last(world: World, sources: SourcePrompts) -> None:
+    release, runs = threading.Event(), itertools.count(1)
+
+    class Tool(dspy.Module):  # type: ignore[misc]
+        """Hangs on its own, where no throttle of an LM knows of it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict(dspy.Signature("question -> answer", "Answer."))
+
+        def forward(self, question: str) -> dspy.Prediction:
+            number = next(runs)
+            if number == 41:
+                for seconds in (0.3, 0.8):
+                    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+            if 41 <= number <= 44:
+                release.wait(60)
+            return self.predict(question=question)
+
+    tp = optimiser(world, num_threads=4, mapping={"self": "predict"})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tp.transfer_to(Tool(), targets(world), source_prompts=sources, at_once=4)
+        began = time.monotonic()
+        assert len(tp.transfer_to(Tool(), targets(world)[:1], source_prompts=sources)) == 1
+        assert time.monotonic() - began < 20
+    finally:
+        release.set()
+
+
 def test_a_thread_that_cannot_be_started_is_the_error(
     world: World, sources: SourcePrompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

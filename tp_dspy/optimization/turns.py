@@ -40,7 +40,8 @@ class Turns:
     def __init__(self) -> None:
         # No thread can give away another's turn.
         self._turn = threading.RLock()
-        self._over = False
+        # Abandoned: what is on its way is kept, and nobody hears of it; then closed: the rest is nobody's.
+        self._over = self._closed = False
 
     def aside(self, items: Iterable[Item]) -> Generator[Item, None, None]:
         """Iterate, and let others have their turns while the next item is waited for, or the end of a generator.
@@ -58,7 +59,7 @@ class Turns:
                     self._take()
                     raise
                 self._turn.acquire()
-                if item is end:
+                if item is end or self._closed:
                     self._go_on()
                     return
                 yield item  # type: ignore[misc]
@@ -158,5 +159,7 @@ class Turns:
         self._over = True
         wait(threads, timeout=_WIND_UP)
         # Whoever is at it finishes what it writes; who has a turn later ends at once.
-        if self._turn.acquire(timeout=_WIND_UP):
+        had = self._turn.acquire(timeout=_WIND_UP)
+        self._closed = True
+        if had:
             self._turn.release()

@@ -49,9 +49,9 @@ class Pace:
         """Begin a step of scoring, or to wait for proposals; alone, or while others go on."""
         return replace(self, since=now if alone else self.since, brought=now, bringing=self.known > 0)
 
-    def scored(self, usage: Usage, now: float) -> Pace:
-        """Take in a scored pair."""
-        if self.bringing and now - self.brought < _INSTANT:
+    def scored(self, usage: Usage, now: float, *, stepping: bool = True) -> Pace:
+        """Take in a scored pair, of the step that began last or of another; the journal brings a whole step at once."""
+        if stepping and self.bringing and now - self.brought < _INSTANT:
             return replace(self, since=now, brought=now, known=self.known - 1, bringing=self.known > 1)
         if usage.cached and not usage.calls:
             return replace(self, bringing=False)

@@ -149,6 +149,7 @@ class State:
         earlier: How many were over by then, as a count.
         after: Remarks from after the last phase.
         pace: How fast it goes.
+        stepping: Name of the phase in which a step began last.
         step: Counts what is worth a line of its own.
     """
 
@@ -162,6 +163,7 @@ class State:
     earlier: int = 0
     after: tuple[str, ...] = ()
     pace: Pace = field(default_factory=Pace)
+    stepping: str = ""
     step: int = 0
 
     def take(self, event: Event, now: float) -> State:
@@ -179,7 +181,7 @@ class State:
             case PhaseBegan() | StepBegan():
                 return state._begins(event, now)
             case OutcomeArrived():
-                pace = state.pace.scored(event.outcome.usage, now)
+                pace = state.pace.scored(event.outcome.usage, now, stepping=event.phase == state.stepping)
                 return replace(
                     state, going=state._each(event.phase, lambda p: p.with_outcome(event.outcome)), pace=pace
                 )
@@ -247,7 +249,8 @@ class State:
             before = self if self.side_by_side else self.closed(now)
             state = replace(before, going=(*before.going, phase), begun=self.begun | {event.phase})
         pace = state.pace.begins(now, alone=len(state.going) == 1)
-        return replace(state, going=state._each(event.phase, lambda phase: phase.begins(event)), pace=pace)
+        going = state._each(event.phase, lambda phase: phase.begins(event))
+        return replace(state, going=going, pace=pace, stepping=event.phase)
 
     @property
     def side_by_side(self) -> bool:

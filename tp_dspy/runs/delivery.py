@@ -66,8 +66,8 @@ def _keep_earlier(folder: Path, result: TransferResult) -> None:
         earlier = None  # Of another version, or damaged; not ours to lose.
     same = earlier is not None and earlier.winner.id == result.winner.id
     # One that was broken off is not measured, else whoever measured the earlier one does so again; and it knows less.
-    less = earlier is not None and broken_off(result.stopped) and not broken_off(earlier.stopped)
-    if same and not less:
+    more = earlier is not None and (earlier.held_out is not None or not broken_off(earlier.stopped))
+    if same and not (more and broken_off(result.stopped)):
         return
     names = (f"earlier-{number}-" if number > 1 else "earlier-" for number in itertools.count(1))
     prefix = next(name for name in names if not (folder / f"{name}{_RESULT}").exists())

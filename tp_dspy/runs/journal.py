@@ -13,6 +13,7 @@ import functools
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +81,7 @@ class Journal:
             raise JournalError(
                 f"{self.path} is in use by another process. Wait until it has ended, or choose another run_dir."
             ) from None
+        self._at_work = threading.Lock()
         # By candidate; those that this compile has come across.
         self._known: dict[str, dict[str, Outcome]] = {}
         try:
@@ -100,7 +102,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the file and let others use it."""
-        with contextlib.suppress(sqlite3.Error):
+        # To close a connection that another thread writes to ends Python 3.11 with a fault.
+        with self._at_work, contextlib.suppress(sqlite3.Error):
             self._database.close()
         self._lock.release()
 
@@ -221,13 +224,15 @@ class Journal:
 
     def _read(self, query: str, values: Sequence[Any]) -> Iterator[Any]:
         try:
-            return iter(self._database.execute(query, values).fetchall())
+            with self._at_work:
+                return iter(self._database.execute(query, values).fetchall())
         except sqlite3.DatabaseError as error:
             raise JournalError(f"{self.path} cannot be read ({error}).") from error
 
     def _write(self, query: str, values: Sequence[Any]) -> None:
         try:
-            self._database.execute(query, values)
+            with self._at_work:
+                self._database.execute(query, values)
         except sqlite3.DatabaseError as error:
             raise JournalError(
                 f"{self.path} cannot be written ({error}). What it holds is safe; free some space, then make the same "

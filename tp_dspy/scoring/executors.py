@@ -99,28 +99,38 @@ class Threads:
     def __init__(self, number: int) -> None:
         self.number = number
         self._lock = threading.Lock()
-        self._users = 0
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[object, _Pool] = {}
 
     @contextlib.contextmanager
     def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[Opened]:
         """See `Crew`; the LMs are governed, so nothing is left to do with the throttles.
 
-        Those who are at work at the same time have the same threads: a program that is not to run in more of them at
-        once never does.
+        Those who are at work for one run at the same time have the same threads: a program that is not to run in more
+        of them at once never does. Another run does not wait for what hangs in this one.
         """
+        run = ending if ending is not None else object()
         with self._lock:
-            self._users += 1
-            self._pool = self._pool or ThreadPoolExecutor(self.number, thread_name_prefix="tp_dspy-scorer")
-            pool = self._pool
+            pool = self._pools.get(run)
+            if pool is None:
+                made = ThreadPoolExecutor(self.number, thread_name_prefix="tp_dspy-scorer")
+                pool = self._pools[run] = _Pool(made)
+            pool.users += 1
         try:
-            yield _InThreads(pool, self.number, lambda: self._users, ending)
+            yield _InThreads(pool.threads, self.number, lambda: pool.users, ending)
         finally:
             with self._lock:
-                self._users -= 1
-                if not self._users:
-                    pool.shutdown(wait=False)
-                    self._pool = None
+                pool.users -= 1
+                if not pool.users:
+                    pool.threads.shutdown(wait=False)
+                    del self._pools[run]
+
+
+@dataclass
+class _Pool:
+    """Threads, and how many are at work with them."""
+
+    threads: ThreadPoolExecutor
+    users: int = 0
 
 
 class _InThreads:
