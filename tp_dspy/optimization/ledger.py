@@ -12,6 +12,7 @@ from typing import Literal
 
 from tp_dspy.errors import ConfigurationError
 from tp_dspy.optimization.plan import PhasePlan
+from tp_dspy.optimization.shares import Part, makespan, parts_of, shares_of, stages_of
 from tp_dspy.optimization.stopping import (
     STOP_FILE,
     Budget,
@@ -24,7 +25,7 @@ from tp_dspy.optimization.stopping import (
 )
 from tp_dspy.scoring.outcomes import Usage
 
-__all__ = ["ANOTHER_FAILED", "INTERRUPTED", "Ledger", "Stage", "broken_off", "sorted_out"]
+__all__ = ["ANOTHER_FAILED", "INTERRUPTED", "Ledger", "broken_off", "sorted_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,29 +34,7 @@ INTERRUPTED = "interrupted"
 ANOTHER_FAILED = "another target failed"
 """How the reason begins why one stopped beside which another ended in an error."""
 
-Part = Literal["search", "selection"]
 Kind = Literal["scorer", "reference"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a phase, with what is planned for it.
-
-    Attributes:
-        phase: "source", "target", or "target <name>" where there are several.
-        part: "search" or "selection".
-        least: Scored pairs that it cannot do without, as a rule, as a count.
-        more: Scored pairs beyond these, most of them of proposals, as a count: a search can end earlier.
-        reference_calls: Calls of the reference LM, as a count.
-        can_wait: Whether it is a choice among source prompts, which targets in the same plan make again.
-    """
-
-    phase: str
-    part: Part
-    least: int
-    more: int = 0
-    reference_calls: int = 0
-    can_wait: bool = False
 
 
 def broken_off(stopped: str) -> bool:
@@ -123,7 +102,7 @@ class Ledger:
         self._halted: str | None = None
         self.ending: threading.Event = whole.ending if whole is not None else threading.Event()
         """Set when it is to end: whoever waits for a better moment to call need not wait any longer."""
-        self._stages = [stage for index, plan in enumerate(plans) for stage in _stages(plan, index + 1 < len(plans))]
+        self._stages = [stage for index, plan in enumerate(plans) for stage in stages_of(plan, index + 1 < len(plans))]
         self._at = 0
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -145,15 +124,15 @@ class Ledger:
             if isinstance(budget, ReferenceCalls):
                 wants = [float(plan.reference_calls) for plan in self.plans]
             else:
-                stages = _shares(budget.limit if isinstance(budget, ScorerCalls) else math.inf, self._stages)
+                stages = shares_of(budget.limit if isinstance(budget, ScorerCalls) else math.inf, self._stages)
                 of = list(zip(self._stages, stages, strict=True))
                 wants = [sum(want for stage, want in of if stage.phase == name) for name in names]
             if isinstance(budget, Seconds):
                 # Time passes for all of them at once.
-                whole = _makespan([sum(wants[names.index(name)] for name in chain) for chain in chains], at_once)
+                whole = makespan([sum(wants[names.index(name)] for name in chain) for chain in chains], at_once)
                 parts = [budget.limit * want / whole if whole else budget.limit for want in wants]
             else:
-                parts = _whole_parts(budget.limit, wants, isinstance(budget, ScorerCalls | ReferenceCalls))
+                parts = parts_of(budget.limit, wants, isinstance(budget, ScorerCalls | ReferenceCalls))
             self._parts[budget] = dict(zip(names, parts, strict=True))
             if isinstance(budget, ReferenceCalls) and min(parts) < max((plan.round for plan in self.plans), default=0):
                 logger.warning(
@@ -280,7 +259,7 @@ class Ledger:
         if not 0 < cost < math.inf:
             return limit
         # Beyond what later stages have set aside it may take what there is.
-        return limit - cost * sum(_shares(limit / cost, self._stages)[now:])
+        return limit - cost * sum(shares_of(limit / cost, self._stages)[now:])
 
     def _in_words(self, budget: Budget, spent: Spent) -> str:
         allowance = self._allowance(budget, spent)
@@ -322,7 +301,7 @@ class Ledger:
 
     def _few_proposals(self, limit: float) -> int | None:
         """Count the proposals that so many pairs are likely to be enough for, where that is less than a round."""
-        shares = _shares(limit, self._stages)
+        shares = shares_of(limit, self._stages)
         left = {
             stage.phase: share - stage.least for stage, share in zip(self._stages, shares, strict=True) if stage.more
         }
@@ -354,15 +333,6 @@ class _Gate:
         self.ledger.add(usage)
 
 
-def _stages(plan: PhasePlan, more_to_come: bool) -> list[Stage]:
-    least = math.ceil(plan.population * plan.raced)
-    more = plan.population - least + plan.proposals
-    return [
-        Stage(plan.phase, "search", least, more, plan.reference_calls),
-        Stage(plan.phase, "selection", plan.selection, can_wait=plan.phase == "source" and more_to_come),
-    ]
-
-
 def _step(budget: Budget, kind: Kind) -> int | None:
     """How much of a budget a call is known to take; None where it takes nothing."""
     if isinstance(budget, ScorerCalls):
@@ -370,52 +340,3 @@ def _step(budget: Budget, kind: Kind) -> int | None:
     if isinstance(budget, ReferenceCalls):
         return 1 if kind == "reference" else None
     return 0
-
-
-def _makespan(loads: Sequence[float], lanes: int) -> float:
-    """Say when the last of some loads ends, each of which goes to the lane that is free first."""
-    ends = [0.0] * lanes
-    for load in loads:
-        first = ends.index(min(ends))
-        ends[first] += load
-    return max(ends)
-
-
-def _whole_parts(limit: float, wants: Sequence[float], whole: bool) -> list[float]:
-    """Divide a limit in proportion; what is counted in whole ones, the largest remainders rounded up.
-
-    Args:
-        limit: The limit.
-        wants: In proportion to these; where all are 0, each has all of it.
-        whole: Whether it is counted in whole ones.
-    """
-    total = sum(wants)
-    if not total:
-        return [limit] * len(wants)
-    parts = [limit * want / total for want in wants]
-    if not whole:
-        return parts
-    floors = [float(math.floor(part + 1e-9)) for part in parts]
-    left = round(limit - sum(floors))
-    for index in sorted(range(len(parts)), key=lambda index: floors[index] - parts[index])[:left]:
-        floors[index] += 1.0
-    return floors
-
-
-def _shares(limit: float, stages: Sequence[Stage]) -> list[float]:
-    """Divide scored pairs among stages: `limit` pairs in all, or what all of them can take.
-
-    What cannot be done without comes first, then what can wait, then proposals; where one of them is too much, it
-    shrinks alike for all stages.
-    """
-    shares = [0.0] * len(stages)
-    for wants in (
-        [0 if stage.can_wait else stage.least for stage in stages],
-        [stage.least if stage.can_wait else 0 for stage in stages],
-        [stage.more for stage in stages],
-    ):
-        wanted = sum(wants)
-        part = min(1.0, limit / wanted) if wanted else 0.0
-        shares = [share + part * want for share, want in zip(shares, wants, strict=True)]
-        limit -= part * wanted
-    return shares
