@@ -40,10 +40,12 @@ def test_every_way_asks_and_is_measured(way: str, world: World) -> None:
     assert len(asked) == 3 and asked[0].config.temperature == WAYS[way][1]
     prompt = asked[0].user
     assert "<INS>" in prompt and ("lettered questions" in prompt) == (way not in ("bare", "gepa"))
-    assert ("Score: " in prompt) == (way not in ("hidden_scores", "edit", "gepa", "cross", "graft", "rules"))
+    assert ("Score: " in prompt) == (
+        way not in ("hidden_scores", "edit", "gepa", "cross", "graft", "rules", "plain", "advice")
+    )
     for reply in cell["replies"]:
         own = reply["reply"].removeprefix("<INS>").removesuffix("</INS>")
-        grafted = way in ("graft", "rules")
+        grafted = way in ("graft", "rules", "advice")
         assert reply["text"] == (f"{own} {cell['parent']['text']}" if grafted else own)
         search, unseen = reply["measured"]
         assert len(search["outcomes"]) == 8 and len(unseen["outcomes"]) == 10

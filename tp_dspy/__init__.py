@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tp_dspy.lms.adapter import InstructionAdapter
     from tp_dspy.lms.embedded import embedded_lm
     from tp_dspy.optimization.events import Event
-    from tp_dspy.optimization.reference_prompt import ReferencePrompt
+    from tp_dspy.optimization.reference_prompt import AdvicePrompt, ReferencePrompt
     from tp_dspy.optimization.stopping import (
         AllOf,
         Patience,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tp_dspy.teleprompter import TransferPrompting
 
 __all__ = [
+    "AdvicePrompt",
     "AllOf",
     "CalibratedProgram",
     "Event",
@@ -67,6 +68,7 @@ __version__ = "0.1.0"
 
 # Where each name lives: `import tp_dspy` takes no longer than what is used of it (PEP 562).
 _HOMES = {
+    "AdvicePrompt": "optimization.reference_prompt",
     "AllOf": "optimization.stopping",
     "CalibratedProgram": "scoring.calibrated",
     "Event": "optimization.events",

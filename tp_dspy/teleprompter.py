@@ -33,7 +33,7 @@ from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, first_population
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
-from tp_dspy.optimization.reference_prompt import ReferencePrompt
+from tp_dspy.optimization.reference_prompt import AdvicePrompt, ReferencePrompt
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.optimization.turns import Turns
 from tp_dspy.runs.artifacts import TransferResult, plain
@@ -83,7 +83,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         spread_penalty: Times the standard deviation over source tasks, taken off the mean; at least 0. Prefers
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
-        reference_prompt: Writes what the reference LM is asked: a subclass of `ReferencePrompt`, to ask in other words.
+        reference_prompt: Writes what the reference LM is asked: a subclass of `ReferencePrompt`, to ask in other words;
+            or several that take turns, such as `ReferencePrompt` and `AdvicePrompt`.
         racing: The rule that drops candidates while they are scored: by default `ExpectedGain`; see
             `tp_dspy.optimization.racing` for `PairedBootstrap` and `FullScoring`.
         stop: When to stop: rules that end the search of a phase (`Patience`, `TargetScore`, a function that takes a
@@ -128,7 +129,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         seed_instructions: Sequence[Seed] | None = None,
         spread_penalty: float = 0.0,
         temperature: float = 1.0,
-        reference_prompt: type[ReferencePrompt] = ReferencePrompt,
+        reference_prompt: type[ReferencePrompt] | Sequence[type[ReferencePrompt]] = ReferencePrompt,
         racing: Racing | None = None,
         stop: Sequence[StopRule | Budget | StopFile] = (),
         mapping: Mapping[str, str] | None = None,
@@ -150,9 +151,10 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             raise ConfigurationError(
                 f"spread_penalty is {spread_penalty!r} and temperature {temperature!r}; expected at least 0."
             )
-        if not (isinstance(reference_prompt, type) and issubclass(reference_prompt, ReferencePrompt)):
+        kinds = tuple(reference_prompt) if isinstance(reference_prompt, Sequence) else (reference_prompt,)
+        if not kinds or not all(isinstance(kind, type) and issubclass(kind, ReferencePrompt) for kind in kinds):
             raise ConfigurationError(
-                f"reference_prompt is {reference_prompt!r}; expected a subclass of tp_dspy.ReferencePrompt."
+                f"reference_prompt is {reference_prompt!r}; expected a subclass of tp_dspy.ReferencePrompt, or several."
             )
         self.objective = objective
         self.reference_lm = reference_lm
@@ -162,7 +164,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.seed_instructions = seed_instructions
         self.spread_penalty = spread_penalty
         self.temperature = temperature
-        self.reference_prompt = reference_prompt
+        self.reference_prompts = kinds
         self.racing: Racing = racing if racing is not None else ExpectedGain()
         self.stop = tuple(stop)
         sorted_out(self.stop)
@@ -442,7 +444,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
     ) -> Session:
         # Stop rules are left out: with a larger budget it is the same compile, which goes on.
-        asks = [code(kind) for kind in self.reference_prompt.__mro__ if kind not in ReferencePrompt.__mro__]
+        own = [one for kind in self.reference_prompts for one in kind.__mro__ if one not in AdvicePrompt.__mro__]
+        asks = [code(one) for one in own]
         decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions, "asks": asks}
         return Session(
             student=student,
@@ -495,7 +498,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         prior: Sequence[ScoredCandidate] = (),
     ) -> PhaseResult:
         prompts = reference_prompts(
-            cycle.program, population[0].instructions, data.briefs, self.objective.answers, self.reference_prompt
+            cycle.program, population[0].instructions, data.briefs, self.objective.answers, self.reference_prompts
         )
         proposer = Proposer(
             work.session.reference(),
@@ -563,7 +566,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             "objective": self.objective.describe(),
             "spread_penalty": self.spread_penalty,
             "temperature": self.temperature,
-            "reference_prompt": self.reference_prompt.__name__,
+            "reference_prompt": ", ".join(kind.__name__ for kind in self.reference_prompts),
             "racing": type(self.racing).__name__,
             "seed": self.seed,
         }

@@ -64,7 +64,7 @@ class Lab:
     def proposer(self) -> Proposer:
         brief = TaskBrief("law", "", None, None, tuple(example for part in self.search.values() for example in part))
         lm = self.reference_lm or self.world.reference_lm()
-        return Proposer(lm, {"self": ReferencePrompt((brief,), ("answer",))}, threads=1)
+        return Proposer(lm, {"self": [ReferencePrompt((brief,), ("answer",))]}, threads=1)
 
     def tell(self, event: Event) -> None:
         self.events.append(event)

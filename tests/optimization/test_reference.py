@@ -20,6 +20,7 @@ from programs.benchmarks.scripted import PromptView, Rule, scripted_lm
 from tp_dspy.errors import LMUnavailableError
 from tp_dspy.optimization.candidates import Candidate, ScoredCandidate
 from tp_dspy.optimization.reference import Proposal, Proposer, ReferencePrompt, TaskBrief
+from tp_dspy.optimization.reference_prompt import AdvicePrompt
 from tp_dspy.scoring.calls import CallRecord
 
 ITEMS = tuple(
@@ -40,7 +41,7 @@ HISTORY = [scored("Bad.", 0.071), ScoredCandidate(OWN, 0.5, {})]
 
 def proposer(rule: Rule | dspy.LM, **kwargs: Any) -> Proposer:
     lm = rule if isinstance(rule, dspy.LM) else scripted_lm(rule)
-    return Proposer(lm, kwargs.pop("prompts", {"self": PROMPT}), **kwargs)
+    return Proposer(lm, kwargs.pop("prompts", {"self": [PROMPT]}), **kwargs)
 
 
 def numbered(prefix: str = "Answer with care, in way") -> Callable[[PromptView], str]:
@@ -78,7 +79,7 @@ def test_one_can_ask_in_words_of_ones_own_and_make_an_instruction_of_the_reply()
         asked.append(prompt.user)
         return "<INS>Judge the drug.</INS>" if len(asked) == 1 else "Judge the drug. Good." if len(asked) == 2 else "?!"
 
-    own = {"self": Own((BRIEF,), ("answer",))}
+    own = {"self": [Own((BRIEF,), ("answer",))]}
     best = scored("Good.", 0.5)
     found = proposer(rule, prompts=own, threads=1).propose([scored("Bad.", 0.1), best], 3)
     assert asked[0].endswith("Now: Good.")
@@ -90,12 +91,41 @@ def test_one_can_ask_in_words_of_ones_own_and_make_an_instruction_of_the_reply()
 
 
 def test_what_the_parent_says_is_not_held_against_a_reply() -> None:
-    own = {"self": Own((BRIEF,), ("answer",))}
+    own = {"self": [Own((BRIEF,), ("answer",))]}
     rules = "Given {{question}}, reply.\nQuestion: read it first.\n" + "Yes if so, no if not.\n" * 12
     for parent, reason in ((rules, None), ("Good. " * 300, "it has 1816 characters; at most 1500 are allowed")):
         made = proposer(lambda prompt: "<INS>Judge the drug.</INS>", prompts=own, threads=1)
         (found,) = made.propose([scored(parent, 0.5)], 1)[:1]
         assert found.reason == reason and found.text == f"Judge the drug. {parent}"
+
+
+def test_advice_is_set_before_the_best_and_takes_the_place_of_what_was_said_there_before() -> None:
+    asked = proposer(numbered("Look at"), prompts={"self": [AdvicePrompt((BRIEF,), ("answer",))]}, threads=1)
+    (first,) = asked.propose(HISTORY, 1)
+    assert first.candidate is not None and first.text == "Look at number0. Answer."
+    (second,) = asked.propose([*HISTORY, ScoredCandidate(first.candidate, 0.6, {})], 1)
+    assert second.candidate is not None and second.text == "Look at number1. Answer."
+    assert second.candidate.parent == first.candidate.id
+    # What others made is built upon as it is.
+    (third,) = asked.propose([*HISTORY, scored("Look at it. Answer.", 0.7)], 1)
+    assert third.text == "Look at number2. Look at it. Answer."
+
+
+def test_several_ways_to_ask_take_turns_over_the_rounds_too() -> None:
+    lm = scripted_lm(numbered())
+    ways = [ReferencePrompt((BRIEF,), ("answer",)), AdvicePrompt((BRIEF,), ("answer",))]
+    asked = proposer(lm, prompts={"first": ways, "second": ways}, threads=1)
+    history = [ScoredCandidate(Candidate({"first": "Own one.", "second": "Own two."}), 0.5, {})]
+    found = [*asked.propose(history, 3), *asked.propose(history, 2)]
+    assert [p.predictor for p in found] == ["first", "second", "first", "second", "first"]
+    assert [p.text.endswith("Own one.") or p.text.endswith("Own two.") for p in found] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert ["Score: 50" in call.prompt.text for call in lm.scripted.log] == [True, True, False, False, True]
 
 
 # Asking.
@@ -145,7 +175,7 @@ def test_exemplars_are_drawn_afresh_each_round_and_kept_within_it() -> None:
 
 def test_predictors_take_turns_over_the_rounds_too() -> None:
     lm = scripted_lm(numbered())
-    prompts = {name: ReferencePrompt((BRIEF,), ("answer",), step=f"Step {name}.") for name in ("first", "second")}
+    prompts = {name: [ReferencePrompt((BRIEF,), ("answer",), step=f"Step {name}.")] for name in ("first", "second")}
     asked = proposer(lm, prompts=prompts)
     best = Candidate({"first": "Own one.", "second": "Own two."})
     history = [ScoredCandidate(best, 0.5, {})]

@@ -7,7 +7,7 @@ import re
 import dspy
 
 from tests.optimization.test_reference import BRIEF, ITEMS, PROMPT
-from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
+from tp_dspy.optimization.reference_prompt import AdvicePrompt, ReferencePrompt, TaskBrief
 from tp_dspy.scoring.outcomes import Outcome
 
 GOLDEN = """\
@@ -61,6 +61,33 @@ def test_the_prompt_word_for_word() -> None:
         rejected=["it is empty", "it is empty", "it is an item, not an instruction"],
     )
     assert built == GOLDEN
+
+
+ADVICE = """\
+Questions of this kind:
+- questions about drugs. Allowed answers: yes, no.
+
+Step one.
+
+Some of them with the right answers:
+- Does drug kappa help against disease kappa? -> yes
+- Does drug lambda help against disease lambda? -> yes
+
+Earlier replies could not be used: it is empty.
+
+How does one find the right answer? Explain it in one or two general sentences.
+
+Write only these sentences, between <INS> and </INS>."""
+
+
+def test_the_prompt_for_advice_word_for_word() -> None:
+    prompt = AdvicePrompt((BRIEF,), ("answer",), step="Step one.")
+    failures = [(item, Outcome("unparsed", reply="It depends.")) for item in ITEMS[:2]]
+    assert prompt.build([("Bad.", 0.071)], ITEMS[:1], failures, rejected=["it is empty"] * 2) == ADVICE
+    bare = AdvicePrompt((BRIEF,), ("answer",)).build([("Bad.", 0.071)], [])
+    assert "right answers:" not in bare and bare.startswith("Questions of this kind:\n- questions about drugs.")
+    lines = {line for line in ADVICE.splitlines() if line and "drug" not in line and "Step" not in line}
+    assert {line.removesuffix(" it is empty.") for line in lines} == set(prompt.fixed_text().splitlines())
 
 
 def test_the_mark_stands_once_in_every_exemplar_and_otherwise_only_where_it_is_asked_for() -> None:

@@ -154,9 +154,9 @@ def reference_prompts(
     predictors: Iterable[str],
     briefs: Sequence[TaskBrief],
     answers: Sequence[str],
-    kind: type[ReferencePrompt] = ReferencePrompt,
-) -> dict[str, ReferencePrompt]:
-    """Make the reference prompt of each predictor.
+    kinds: Sequence[type[ReferencePrompt]] = (ReferencePrompt,),
+) -> dict[str, list[ReferencePrompt]]:
+    """Make the reference prompts of each predictor.
 
     Exemplars show the instruction where the configured adapter puts it, if that is an `InstructionAdapter`.
 
@@ -165,7 +165,7 @@ def reference_prompts(
         predictors: Names of the predictors to be optimised.
         briefs: The tasks.
         answers: The output fields that hold the answers.
-        kind: What writes it.
+        kinds: What writes them; they take turns.
     """
     adapter = dspy.settings.adapter
     position = adapter.position if isinstance(adapter, InstructionAdapter) else "start"
@@ -181,5 +181,5 @@ def reference_prompts(
                 f"The work is done in steps. This instruction is for the step {name!r}, "
                 f"which reads {reads} and writes {writes}."
             )
-        prompts[name] = kind(tuple(briefs), tuple(answers), position, step)
+        prompts[name] = [kind(tuple(briefs), tuple(answers), position, step) for kind in kinds]
     return prompts

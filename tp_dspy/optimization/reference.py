@@ -60,13 +60,34 @@ class Proposal:
     candidate: Candidate | None = None
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """Whose turn it is: a predictor's, with one of its reference prompts, and what guards the replies to that."""
+
+    name: str
+    prompt: ReferencePrompt
+    guard: Guard
+
+
+def _guard(prompt: ReferencePrompt) -> Guard:
+    """Make the guard of the replies to a reference prompt."""
+    examples = [example for brief in prompt.tasks for example in brief.exemplars]
+    return Guard(
+        [str(value) for example in examples for value in example.inputs().toDict().values()],
+        prompt=prompt.fixed_text(),
+        labels=prompt.labels(),
+        answers=prompt.answer_labels(),
+        allowed={answer for brief in prompt.tasks for answer in brief.answers or ()},
+    )
+
+
 @dataclass
 class Proposer:
     """Asks the reference LM for instructions.
 
     Attributes:
         lm: The reference LM.
-        prompts: The reference prompt by predictor name; predictors take turns.
+        prompts: The reference prompts by predictor name. Predictors take turns, and so do the prompts of each.
         temperature: Sampling temperature, at least 0.
         seed: Makes exemplars, and the samples of an LM that honours ``rollout_id``, repeatable.
         exemplars: Examples shown per call; drawn afresh each round, the same for all its calls.
@@ -78,7 +99,7 @@ class Proposer:
     """
 
     lm: dspy.BaseLM
-    prompts: Mapping[str, ReferencePrompt]
+    prompts: Mapping[str, Sequence[ReferencePrompt]]
     temperature: float = 1.0
     seed: int = 0
     exemplars: int = 3
@@ -88,24 +109,15 @@ class Proposer:
     usage: Usage = field(default_factory=Usage)
     aside: Callable[[Any], Any] = iter
     _asked: int = field(default=0, init=False)
-    _guards: dict[str, Guard] = field(default_factory=dict, init=False, repr=False)
+    _turns: list[_Turn] = field(default_factory=list, init=False, repr=False)
     _accepted: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
+    _before: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, prompt in self.prompts.items():
-            texts = [
-                str(value)
-                for brief in prompt.tasks
-                for example in brief.exemplars
-                for value in example.inputs().toDict().values()
-            ]
-            self._guards[name] = Guard(
-                texts,
-                prompt=prompt.fixed_text(),
-                labels=prompt.labels(),
-                answers=prompt.answer_labels(),
-                allowed={answer for brief in prompt.tasks for answer in brief.answers or ()},
-            )
+        for number in range(max(map(len, self.prompts.values()))):
+            for name, prompts in self.prompts.items():
+                prompt = prompts[number % len(prompts)]
+                self._turns.append(_Turn(name, prompt, _guard(prompt)))
 
     def check(self) -> None:
         """Call the reference LM once, so that a wrong key or model name shows before anything else is paid.
@@ -138,7 +150,7 @@ class Proposer:
             HaltedError: If the ledger lets no further call begin.
         """
         rng = random.Random(f"{self.seed}/{self._asked}")
-        pool = [example for brief in next(iter(self.prompts.values())).tasks for example in brief.exemplars]
+        pool = [example for brief in self._turns[0].prompt.tasks for example in brief.exemplars]
         shown = rng.sample(pool, min(self.exemplars, len(pool)))
         proposals = self._ask(history, count, shown, failures, prior, [])
         if not any(proposal.candidate for proposal in proposals):
@@ -159,24 +171,28 @@ class Proposer:
         reasons: Sequence[str],
     ) -> list[Proposal]:
         best = history[-1].candidate
-        names = list(self.prompts)
-        # Where one round ends the next goes on, so that every predictor has its turn even at one call a round.
-        turns = [names[(self._asked + i) % len(names)] for i in range(count)]
+        # Where one round ends the next goes on, so that every one has its turn even at one call a round.
+        turns = [self._turns[(self._asked + i) % len(self._turns)] for i in range(count)]
         texts = {
-            name: self.prompts[name].build(
-                _by_instruction(history[-_SHOWN:], name), exemplars, failures, _by_instruction(prior, name), reasons
+            id(turn): turn.prompt.build(
+                _by_instruction(history[-_SHOWN:], turn.name),
+                exemplars,
+                failures,
+                _by_instruction(prior, turn.name),
+                reasons,
             )
-            for name in dict.fromkeys(turns)
+            for turn in turns
         }
         known = {
             name: {normalized(scored.candidate.instructions[name]) for scored in (*history, *prior)}
             | self._accepted.setdefault(name, set())
-            for name in texts
+            for name in {turn.name for turn in turns}
         }
-        answers = self._call([texts[name] for name in turns])
-        return [self._read(answer, name, best, known[name]) for answer, name in zip(answers, turns, strict=True)]
+        answers = self._call([texts[id(turn)] for turn in turns])
+        return [self._read(answer, turn, best, known[turn.name]) for answer, turn in zip(answers, turns, strict=True)]
 
-    def _read(self, answer: Answer, name: str, parent: Candidate, known: set[str]) -> Proposal:
+    def _read(self, answer: Answer, turn: _Turn, parent: Candidate, known: set[str]) -> Proposal:
+        name = turn.name
         # A reply may hold half a surrogate pair, which no file and no request can carry.
         reply = answer.reply.encode("utf-8", "replace").decode()
         text = unwrap(reply)
@@ -187,11 +203,15 @@ class Proposer:
             if not whole:
                 return Proposal(reply, text, name, "it is unfinished: the token limit cut it off in a sentence")
             text = whole
-        guard = self._guards[name]
-        reason = guard.reject(text, known)
+        reason = turn.guard.reject(text, known)
         if reason is None:
-            text = self.prompts[name].finish(text, parent.instructions[name])
-            reason = guard.reject_whole(text, known)
+            was = parent.instructions[name]
+            before = self._before.get((name, was), was)
+            made = turn.prompt.finish(text, before)
+            if made != text:
+                self._before[name, made] = before
+            text = made
+            reason = turn.guard.reject_whole(text, known)
         if reason is not None:
             return Proposal(reply, text, name, reason)
         known.add(normalized(text))

@@ -12,7 +12,7 @@ from tp_dspy.optimization.guards import MARK
 from tp_dspy.scoring.matching import expected_answers
 from tp_dspy.scoring.outcomes import Outcome
 
-__all__ = ["ReferencePrompt", "TaskBrief"]
+__all__ = ["AdvicePrompt", "ReferencePrompt", "TaskBrief"]
 
 # An exemplar shows the form of an item; a long passage would crowd out the history.
 _EXEMPLAR_CHARS = 600
@@ -35,6 +35,10 @@ _PRIOR = "Scores of instructions on other tasks, from 0 to 100, worst first:"
 _HISTORY = "Instructions tried so far with their scores, from 0 to 100, worst first:"
 _FAILURES = "Where the best of them failed:"
 _REJECTED = "Earlier replies could not be used:"
+_KIND = "Questions of this kind:"
+_ANSWERED = "Some of them with the right answers:"
+_ASK_ADVICE = "How does one find the right answer? Explain it in one or two general sentences."
+_FORM_ADVICE = f"Write only these sentences, between {MARK} and </INS>."
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class ReferencePrompt:
                 where they were tried here.
             rejected: Why the last replies could not be used.
         """
-        parts = [_SITUATION, _ITEMS + "\n" + "\n".join(f"- {brief.in_words()}" for brief in self.tasks)]
+        parts = [_SITUATION, f"{_ITEMS}\n{self._said()}"]
         if self.step:
             parts.append(self.step)
         tried = {text for text, _ in history}
@@ -116,9 +120,7 @@ class ReferencePrompt:
             parts += [_HISTORY, _pairs(history, dict(prior))]
         if failures:
             parts += [_FAILURES, "\n".join(self.failure(example, outcome) for example, outcome in failures)]
-        if rejected:
-            parts.append(f"{_REJECTED} {'; '.join(dict.fromkeys(rejected))}.")
-        parts += [_ASK, _FORM]
+        parts += [*_why(rejected), _ASK, _FORM]
         return "\n\n".join(parts)
 
     def finish(self, text: str, parent: str) -> str:
@@ -126,7 +128,8 @@ class ReferencePrompt:
 
         Args:
             text: What the reference LM wrote, after the guards let it pass.
-            parent: The instruction that it is to better.
+            parent: The instruction that it is to better; where that was itself made here of another, that one, so that
+                what is added does not pile up.
         """
         return text
 
@@ -139,6 +142,10 @@ class ReferencePrompt:
         text = "\n\n".join(message["content"] for message in messages)
         return f"{text} {_short(self._expected(example), _EXEMPLAR_CHARS)}".rstrip()
 
+    def _said(self) -> str:
+        """Describe the tasks, each in a line."""
+        return "\n".join(f"- {brief.in_words()}" for brief in self.tasks)
+
     def _expected(self, example: dspy.Example) -> str:
         """Write the expected answer; of several fields each with its name, of several accepted answers the first."""
         listed = {name: expected_answers(example.get(name)) for name in self.answers}
@@ -149,10 +156,9 @@ class ReferencePrompt:
 
     def failure(self, example: dspy.Example, outcome: Outcome) -> str:
         """Show what came back for an example, and what was expected."""
-        item = " ".join(str(value) for value in example.inputs().toDict().values())
         reply = outcome.reply if outcome.reply is not None else (outcome.answer or "")
         return (
-            f"- Item: {_short(' '.join(item.split()), 2 * _REPLY_CHARS)}\n  Reply: {_short(reply, _REPLY_CHARS)!r}; "
+            f"- Item: {_line(example)}\n  Reply: {_short(reply, _REPLY_CHARS)!r}; "
             f"expected: {_short(self._expected(example), _REPLY_CHARS)}"
         )
 
@@ -167,6 +173,57 @@ class ReferencePrompt:
     def answer_labels(self) -> set[str]:
         """Return the labels of the answer fields, such as "Answer"."""
         return _labels(self.answers)
+
+
+class AdvicePrompt(ReferencePrompt):
+    """Asks how to find the right answer, and sets what comes back before the instruction that is best so far.
+
+    That one's words about the form of the reply are kept, so a reply need not be a whole instruction, which weak
+    reference LMs seldom manage. What is asked says nothing of instructions, language models or scores, and not what is
+    to be avoided: such LMs write down what they have just read.
+    """
+
+    def build(
+        self,
+        history: Sequence[tuple[str, float]],
+        exemplars: Sequence[dspy.Example],
+        failures: Sequence[tuple[dspy.Example, Outcome]] = (),
+        prior: Sequence[tuple[str, float]] = (),
+        rejected: Sequence[str] = (),
+    ) -> str:
+        """Write the reference prompt: the tasks, items with the right answers, and the request; see `ReferencePrompt`.
+
+        The history is left out, and of the failures the right answers are shown.
+        """
+        parts = [f"{_KIND}\n{self._said()}"]
+        if self.step:
+            parts.append(self.step)
+        shown = [*exemplars, *(example for example, _ in failures)]
+        lines = dict.fromkeys(
+            f"- {_line(example)} -> {_short(self._expected(example), _REPLY_CHARS)}" for example in shown
+        )
+        if lines:
+            parts += [_ANSWERED + "\n" + "\n".join(lines)]
+        return "\n\n".join([*parts, *_why(rejected), _ASK_ADVICE, _FORM_ADVICE])
+
+    def finish(self, text: str, parent: str) -> str:
+        """Set the advice before the parent."""
+        return f"{text} {parent}"
+
+    def fixed_text(self) -> str:
+        """Return the prompt's own lines."""
+        return "\n".join([_KIND, _ANSWERED, _REJECTED, _ASK_ADVICE, _FORM_ADVICE])
+
+
+def _why(rejected: Sequence[str]) -> list[str]:
+    """Say why the last replies could not be used, if they could not."""
+    return [f"{_REJECTED} {'; '.join(dict.fromkeys(rejected))}."] if rejected else []
+
+
+def _line(example: dspy.Example) -> str:
+    """Write an item in a line."""
+    item = " ".join(str(value) for value in example.inputs().toDict().values())
+    return _short(" ".join(item.split()), 2 * _REPLY_CHARS)
 
 
 def _labels(names: Iterable[str]) -> set[str]:

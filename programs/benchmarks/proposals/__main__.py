@@ -103,7 +103,7 @@ class Study:
         ]
         failures = sorted(failed, key=lambda pair: pair[1].followed)[:_MOST_FAILURES]
         prompt = kind(data.briefs, ("answer",))
-        proposer = Proposer(self.reference, {"predict": prompt}, temperature, seed, threads=self.threads)
+        proposer = Proposer(self.reference, {"predict": [prompt]}, temperature, seed, threads=self.threads)
         replies = proposer.propose(history, self.replies, failures=failures)
         made = [reply.candidate for reply in replies if reply.candidate is not None]
         candidates = list(dict.fromkeys([best, original, *made]))
@@ -207,7 +207,7 @@ def main() -> None:
     if not args.table:
         dspy.configure_cache(disk_cache_dir=str(args.out / "cache"))
         study = Study(
-            *lms_of(setting, args.threads, args.lm_threads, args.server),
+            *lms_of(setting, args.threads, args.lm_threads, args.server, args.reference_server),
             args.threads,
             args.examples,
             args.questions,
@@ -239,6 +239,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--lm-threads", type=int)
     parser.add_argument("--server", help="URL of a llama.cpp server that has loaded the local LM's file, with its /v1")
+    parser.add_argument("--reference-server", help="likewise for --reference-lm, if another file")
     parser.add_argument("--table", action="store_true", help="run nothing: the table of the cells that are there")
     parser.add_argument("--out", type=Path, default=Path("runs/proposals"))
     args = parser.parse_args()

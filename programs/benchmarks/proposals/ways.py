@@ -1,4 +1,4 @@
-"""Ways to ask the reference LM for an instruction. `current` is the library's; the others were measured beside it."""
+"""Ways to ask the reference LM for an instruction: `current` and `advice` are the library's, beside them are others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import dspy
 from gepa.strategies.instruction_proposal import InstructionProposalSignature
 
 from tp_dspy.optimization.guards import MARK
-from tp_dspy.optimization.reference_prompt import ReferencePrompt
+from tp_dspy.optimization.reference_prompt import AdvicePrompt, ReferencePrompt
 from tp_dspy.scoring.matching import expected_answers
 from tp_dspy.scoring.outcomes import Outcome
 
@@ -23,6 +23,8 @@ Failures = Sequence[tuple[dspy.Example, Outcome]]
 _FORM = f"Write only the instruction, between {MARK} and </INS>."
 _REJECTED = "Earlier replies could not be used:"
 _FEW, _MANY = 3, 6
+# Characters of an item that is shown in a line.
+_ITEM = 320
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,7 @@ class Rules(Graft):
         for brief in self.tasks:
             for example in brief.exemplars:
                 answer = (expected_answers(example.get(self.answers[0])) or [""])[0]
-                item = " ".join(" ".join(map(str, example.inputs().toDict().values())).split())
-                by_answer.setdefault(answer, []).append(item[:320])
+                by_answer.setdefault(answer, []).append(_line(example))
         # Where the answers are letters they say nothing of the item, and one of each is plenty.
         groups = [
             f"Items with the answer {answer}:\n" + "\n".join(f"- {item}" for item in items[:3])
@@ -209,6 +210,45 @@ class Rules(Graft):
         )
 
 
+class Plain(Other):
+    """Nothing about language models, instructions and items, and no "do not": weak LMs write such words down again."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return "\n\n".join(
+            [
+                f"Questions of this kind:\n{self.said()}",
+                f"Some of them with the right answers:\n{self.answered(exemplars)}",
+                f"A prompt that was tried:\n{history[-1][0]}",
+                "Write a better prompt for them. Explain in it how to find the right answer, and end with the form of "
+                "the reply.",
+                f"Write only the prompt, between {MARK} and </INS>.",
+            ]
+        )
+
+    def answered(self, examples: Sequence[dspy.Example]) -> str:
+        """List items in a line each, with the answers."""
+        lines = []
+        for example in examples:
+            answer = (expected_answers(example.get(self.answers[0])) or [""])[0]
+            lines.append(f"- {_line(example)} -> {answer}")
+        return "\n".join(lines)
+
+
+class Advice(AdvicePrompt, Way):
+    """The library's other way: advice in such words, set before the parent's own."""
+
+    def build(
+        self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures = (), *rest: Any, **more: Any
+    ) -> str:
+        """Write what the library asks."""
+        return AdvicePrompt.build(self, history, exemplars, failures[:_FEW], *rest, **more)
+
+
+def _line(example: dspy.Example) -> str:
+    """Write an item in a line."""
+    return " ".join(" ".join(map(str, example.inputs().toDict().values())).split())[:_ITEM]
+
+
 WAYS: Mapping[str, tuple[type[Way], float]] = {
     "current": (Way, 1.0),
     "cool": (Way, 0.6),
@@ -223,5 +263,7 @@ WAYS: Mapping[str, tuple[type[Way], float]] = {
     "cross": (Cross, 1.0),
     "graft": (Graft, 1.0),
     "rules": (Rules, 1.0),
+    "plain": (Plain, 1.0),
+    "advice": (Advice, 1.0),
 }
 """The ways by name, with the sampling temperature."""
