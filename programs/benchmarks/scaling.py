@@ -166,10 +166,10 @@ def _without_clocks(value: Any) -> Any:
     return [_without_clocks(item) for item in value] if isinstance(value, list) else value
 
 
-def million(outcomes: int) -> dict[str, Any]:
+def million(outcomes: int, workers: int) -> dict[str, Any]:
     """Score many pairs over a cluster at no latency, and see what the driver holds."""
     held: dict[str, float] = {}
-    with cluster(max(1, (os.cpu_count() or 2) - 1), 16) as client:
+    with cluster(workers, 16) as client:
         for share in (10, 1):
             scorer = Scorer(ObjectiveEvaluator(), lm=scorer_lm(0.0), executor=client)
             began = time.perf_counter()
@@ -177,21 +177,25 @@ def million(outcomes: int) -> dict[str, Any]:
                 pass
             held[str(outcomes // share)] = round(peak())
             rate = outcomes / share / (time.perf_counter() - began)
-    return {"outcomes": outcomes, "peak_mb": held, "per_second": round(rate)}
+    return {"outcomes": outcomes, "workers": workers, "peak_mb": held, "per_second": round(rate)}
 
 
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="worker processes (default 1 2 4)")
+    parser.add_argument("--workers", type=int, nargs="+", help="worker processes (default 1 2 4)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each measurement (default 12)")
-    parser.add_argument("--outcomes", type=int, help="score so many pairs at no latency instead")
+    parser.add_argument(
+        "--outcomes", type=int, help="score so many pairs instead, at no latency; one core is left free"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line")
     args = parser.parse_args()
     logging.getLogger("dspy").setLevel(logging.ERROR)
     if args.outcomes:
-        figures: dict[str, Any] = million(args.outcomes)
+        workers = max(args.workers or [(os.cpu_count() or 2) - 1, 1])
+        figures: dict[str, Any] = million(args.outcomes, workers)
     else:
+        args.workers = args.workers or [1, 2, 4]
         with dspy.context(adapter=InstructionAdapter()):
             alone = in_threads(args.seconds / 4)
             found = {workers: throughput(workers, args.seconds) for workers in args.workers}
