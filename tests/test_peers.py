@@ -198,14 +198,25 @@ def test_the_instruction_stands_where_the_ablation_says(bench: Callable[..., Ben
     last = made.scorer.scripted.log[-1].prompt  # of the held-out questions: it is measured as it was searched for
     assert bool(last.system) == (position == "before") and last.user.startswith("Question:")
     expected = {"before": "<INS>\n\nQuestion:", "end": "\n\n<INS>\nAnswer:", "answer": "Answer: <INS>"}
-    assert all(expected[position] in prompt for prompt in asked)
+    assert all((expected[position] in prompt) == ("worst first" in prompt) for prompt in asked)  # advice shows no place
+    assert any("worst first" in prompt for prompt in asked)
 
 
 def test_scores_can_be_hidden_from_the_reference_lm(bench: Callable[..., Bench]) -> None:
     for name in ("scratch", "hidden_scores"):
         asked = asked_by(bench(), name)
-        assert all(("Score: " in prompt) == (name == "scratch") for prompt in asked)
-        assert all("worst first" in prompt for prompt in asked)
+        whole = [prompt for prompt in asked if "worst first" in prompt]
+        assert 0 < len(whole) < len(asked)
+        assert all(("Score: " in prompt) == (name == "scratch" and prompt in whole) for prompt in asked)
+
+
+def test_ways_to_ask_are_compared_and_each_has_source_prompts_of_its_own(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    for name, ways in (("at_hand", {True, False}), ("whole", {True}), ("advice", {False})):
+        made.reference.scripted.log.clear()
+        assert {"worst first" in prompt for prompt in asked_by(made, name)} == ways
+    folders = sorted(path.name.split("-")[2] for path in (made.folder / "sources").iterdir())
+    assert folders == ["AdvicePrompt", "AdvicePrompt", "ReferencePrompt"]
 
 
 def test_the_target_is_described_in_an_ablation_only(bench: Callable[..., Bench]) -> None:

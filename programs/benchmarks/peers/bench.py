@@ -19,7 +19,7 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import is_retryable_lm_error
 
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
-from programs.benchmarks.peers.methods import METHODS, OURS, OURS_VERSION, TOP_K, Job, source_examples
+from programs.benchmarks.peers.methods import METHODS, TOP_K, Asking, Job, source_examples, version_of
 from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target, listed
@@ -127,9 +127,9 @@ class Bench:
         sources = [self._examples(name, cell.seed)[0] for name in target.sources]
         parts = [[fingerprint(e) for e in (*task.train, *task.validation)] for task in (given, *sources)]
         known = [*parts, [fingerprint(e) for e in test], self.scorer.model, self.reference.model]
-        if cell.method in (*OURS, "capo"):
+        if (version := version_of(cell.method)) is not None:
             # It changes as this code does; its source prompts with it.
-            known.append([OURS_VERSION, TOP_K])
+            known.append([version, TOP_K])
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
     def run(self, cell: Cell, target: Target) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Bench:
             student=student,
             target=task,
             sources=[self._examples(name, cell.seed)[0] for name in target.sources],
-            prompts=lambda: self._source_prompts(target, cell.seed),
+            prompts=lambda asking: self._source_prompts(cell, target, asking),
             by_hand=target.by_hand,
             metric=self.objective,
             scorer=self.scorer,
@@ -246,10 +246,11 @@ class Bench:
         given = Task(task.name, train=drawn[0], validation=drawn[1], test=[], **about)
         return given, stratified_order(task.test, seed=0)[: self.setting.test]
 
-    def _source_prompts(self, target: Target, seed: int) -> SourcePrompts:
+    def _source_prompts(self, cell: Cell, target: Target, asking: Asking) -> SourcePrompts:
         """Make the source prompts, with a budget of its own that is as large, or read those that were made."""
-        made_of = self._made_of(Cell(target.name, "at_hand", seed), target)
-        folder = self.folder / "sources" / file_name(f"{target.name}-{seed}-{made_of}")
+        seed, names = cell.seed, [kind.__name__ for kind in asking]
+        made_of = self._made_of(cell, target)
+        folder = self.folder / "sources" / file_name(f"{target.name}-{seed}-{'-'.join(names)}-{made_of}")
         path = folder / "source_prompts.json"
         if not path.exists():
             sources = [self._examples(name, seed)[0] for name in target.sources]
@@ -262,6 +263,7 @@ class Bench:
                     proposals=8,
                     source_examples=source_examples(self.setting.examples, len(sources)),
                     top_k=TOP_K,
+                    reference_prompt=asking,
                     stop=[ScorerCalls(self.setting.budget), ReferenceCalls(self.setting.replies)],
                     num_threads=self.threads,
                     seed=seed,

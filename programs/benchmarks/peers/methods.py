@@ -18,9 +18,11 @@ import dspy
 from programs.benchmarks.peers.meter import Meter
 from programs.benchmarks.proposals.ways import HiddenScores
 from tp_dspy import (
+    AdvicePrompt,
     InstructionAdapter,
     ObjectiveEvaluator,
     ReferenceCalls,
+    ReferencePrompt,
     ScorerCalls,
     SourcePrompts,
     Task,
@@ -31,10 +33,11 @@ from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
 
-__all__ = ["METHODS", "OURS", "OURS_VERSION", "TOP_K", "Job", "Method", "missing", "smallest_budget", "source_examples"]
+__all__ = ["METHODS", "TOP_K", "Asking", "Job", "Method", "missing", "smallest_budget", "source_examples", "version_of"]
 
-OURS_VERSION = 7
-"""To be raised when what our methods find changes: cells of another version are not taken for known."""
+_VERSION = 8
+# Those that ask in OPRO's way alone, or propose nothing, find what they found before there was another one.
+_VERSION_OF_WHOLE = 7
 # With this and `source_examples`, budgets such as these leave the most to propose with: found in scripted worlds
 # (`programs.benchmarks.tight`).
 TOP_K = 2
@@ -42,6 +45,12 @@ TOP_K = 2
 _LEAST_EXAMPLES = 4
 # More rounds than any budget here lasts for.
 _NO_END = 1_000
+
+
+Asking = tuple[type[ReferencePrompt], ...]
+"""What the reference LM is asked, by turns."""
+_WHOLE: Asking = (ReferencePrompt,)
+_BOTH: Asking = (AdvicePrompt, ReferencePrompt)
 
 
 @dataclass
@@ -52,7 +61,7 @@ class Job:
         student: The program.
         target: The target; its test split is empty.
         sources: Source tasks, for those that use them.
-        prompts: Makes source prompts, or reads those made before; paid for apart.
+        prompts: Makes source prompts, asking in such ways, or reads those made before; paid for apart.
         by_hand: A prompt written by hand.
         metric: The objective, as a DSPy metric.
         scorer: The scorer LM, which is the configured one.
@@ -69,7 +78,7 @@ class Job:
     student: dspy.Module
     target: Task
     sources: list[Task]
-    prompts: Callable[[], SourcePrompts]
+    prompts: Callable[[Asking], SourcePrompts]
     by_hand: str
     metric: ObjectiveEvaluator
     scorer: dspy.LM
@@ -130,7 +139,8 @@ def _ours(
     **settings: Any,
 ) -> dspy.Module:
     few = source_examples(len(job.target.validation), len(job.sources[:sources]))
-    noted = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": TOP_K} | settings
+    noted: dict[str, Any] = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": TOP_K}
+    noted |= {"reference_prompt": _BOTH} | settings
     noted |= {} if one_stage or at_hand else {"source_examples": few}
     job.uses(**{name: _plain(value) for name, value in noted.items()})
     job.meter.watches = False
@@ -153,7 +163,7 @@ def _ours(
             trainset=job.target.train,
             valset=job.target.validation,
             source_tasks=None if one_stage or at_hand else job.sources[:sources],
-            source_prompts=job.prompts() if at_hand else None,
+            source_prompts=job.prompts(noted["reference_prompt"]) if at_hand else None,
             description=job.target.description if described else "",
         )
     result = made.detailed_results
@@ -170,6 +180,8 @@ def source_examples(examples: int, sources: int) -> int:
 def _plain(value: Any) -> Any:
     if isinstance(value, int | str):
         return value
+    if isinstance(value, tuple):
+        return ", ".join(map(_plain, value))
     return value.__name__ if isinstance(value, type) else repr(value)
 
 
@@ -266,7 +278,7 @@ def _capo(job: Job) -> dspy.Module:
 
 
 def _opro(job: Job) -> dspy.Module:
-    return _ours(job, one_stage=True, racing=FullScoring(), seed_instructions=[])
+    return _ours(job, one_stage=True, racing=FullScoring(), seed_instructions=[], reference_prompt=_WHOLE)
 
 
 _ACCURACY = ObjectiveEvaluator(weights={"accuracy": 1.0}, confidence=None)
@@ -284,6 +296,15 @@ METHODS: Mapping[str, Method] = {
     "scratch": Method(_ours, "Transfer-Prompting, from scratch"),
     "at_hand": Method(lambda job: _ours(job, at_hand=True), "Transfer-Prompting, source prompts at hand"),
     # Ablations.
+    "whole": Method(
+        lambda job: _ours(job, at_hand=True, reference_prompt=_WHOLE), "ours at hand, asked for whole instructions only"
+    ),
+    "whole_scratch": Method(
+        lambda job: _ours(job, reference_prompt=_WHOLE), "ours from scratch, asked for whole instructions only"
+    ),
+    "advice": Method(
+        lambda job: _ours(job, at_hand=True, reference_prompt=(AdvicePrompt,)), "ours at hand, asked for advice only"
+    ),
     "one_stage": Method(lambda job: _ours(job, one_stage=True), "ours, one stage"),
     "no_racing": Method(lambda job: _ours(job, racing=FullScoring()), "ours, no racing"),
     "one_source": Method(lambda job: _ours(job, sources=1), "ours, one source"),
@@ -291,7 +312,7 @@ METHODS: Mapping[str, Method] = {
     "accuracy": Method(lambda job: _ours(job, objective=_ACCURACY), "ours, accuracy alone"),
     "described": Method(lambda job: _ours(job, described=True), "ours, told in a sentence what the target is"),
     "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
-    "hidden_scores": Method(lambda job: _ours(job, reference_prompt=HiddenScores), "ours, scores hidden"),
+    "hidden_scores": Method(lambda job: _ours(job, reference_prompt=(AdvicePrompt, HiddenScores)), "ours, scores hidden"),
     "before": Method(_ours, "ours, instruction as system message", position="before"),
     "end": Method(_ours, "ours, instruction after the item", position="end"),
     "answer": Method(_ours, "ours, instruction begins the answer", position="answer"),
@@ -299,8 +320,16 @@ METHODS: Mapping[str, Method] = {
 
 
 _OTHERS = ("original", "by_hand", "copro", "miprov2", "gepa", "simba", "capo")
-OURS = tuple(name for name in METHODS if name not in _OTHERS)
-"""Those that are compiles of ours."""
+
+
+def version_of(name: str) -> int | None:
+    """Give the version of a method of ours: cells of another one are not taken for known. None for those of others.
+
+    To be raised when what it finds changes.
+    """
+    if name in ("general", "opro", "whole", "whole_scratch", "capo"):
+        return _VERSION_OF_WHOLE
+    return None if name in _OTHERS else _VERSION
 
 
 def missing(name: str) -> str | None:
