@@ -16,6 +16,7 @@ from programs.benchmarks.scripted import Reply, answer_logprobs, scripted_lm
 from programs.benchmarks.transfer import Setting, run
 from programs.benchmarks.worlds import World
 from tp_dspy import (
+    AdvicePrompt,
     InstructionAdapter,
     ObjectiveEvaluator,
     ReferencePrompt,
@@ -278,6 +279,7 @@ def test_bad_input_is_refused_before_any_call_is_paid() -> None:
     refused(ProgramError, r"dspy\.Module", program="question -> answer")
     for wrong in ({"auto": "huge"}, {"rounds": -1}, {"examples": 0}, {"max_error_rate": 2},
                   {"num_threads": 0}, {"spread_penalty": -1.0}, {"reference_prompt": ReferencePrompt((), ())},
+                  {"reference_prompt": []}, {"reference_prompt": [ReferencePrompt, str]}, {"reference_prompt": "both"},
                   {"seed_instructions": "Answer."}):  # fmt: skip
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             optimiser(world, **wrong).compile(student(), trainset=target.train)
@@ -338,6 +340,25 @@ def test_the_reference_lm_is_asked_in_the_users_words() -> None:
     log = [call.prompt.user for call in tp.reference_lm.scripted.log]  # type: ignore[union-attr]
     assert log[1:] == ["One instruction for lettered questions, please."] * 4
     assert made.detailed_results.settings["reference_prompt"] == "Curt"
+
+
+def test_by_default_half_of_the_replies_are_advice_and_half_whole_instructions() -> None:
+    world = World(1)
+    target = world.task("finance", train=8)
+    ways = {}
+    for name, given in (("default", {}), ("list", {"reference_prompt": [ReferencePrompt, AdvicePrompt]})):
+        tp = optimiser(world, rounds=1, **given)
+        made = tp.compile(student(), trainset=target.train, description="lettered questions").detailed_results
+        log = [call.prompt.user for call in tp.reference_lm.scripted.log]  # type: ignore[union-attr]
+        ways[name] = (made.settings["reference_prompt"], ["right answers" in text for text in log[1:]])
+    # As the calls end: in any order.
+    assert ways["default"][0] == "AdvicePrompt, ReferencePrompt" and sorted(ways["default"][1]) == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert ways["list"][0] == "ReferencePrompt, AdvicePrompt" and sorted(ways["list"][1]) == [False, False, True, True]
 
 
 def test_an_edited_reference_prompt_is_another_compile(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tp_dspy.optimization.phase_result import PhaseResult
 from tp_dspy.optimization.phase_score import PhaseScore
 from tp_dspy.optimization.phases import (
     PhaseInput,
+    asked_by,
     reference_prompts,
     shared_answers,
     source_input,
@@ -85,7 +86,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         temperature: Of the reference LM; at least 0.
         reference_prompt: Writes what the reference LM is asked: a subclass of `ReferencePrompt`, to ask in other words;
             or several that take turns. By default half of the replies are asked for advice to be set before the best
-            instruction (`AdvicePrompt`), and half for a whole instruction (`ReferencePrompt`).
+            instruction (`AdvicePrompt`), and half for a whole instruction (`ReferencePrompt`); for predictors that
+            write no answer all.
         racing: The rule that drops candidates while they are scored: by default `ExpectedGain`; see
             `tp_dspy.optimization.racing` for `PairedBootstrap` and `FullScoring`.
         stop: When to stop: rules that end the search of a phase (`Patience`, `TargetScore`, a function that takes a
@@ -152,11 +154,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             raise ConfigurationError(
                 f"spread_penalty is {spread_penalty!r} and temperature {temperature!r}; expected at least 0."
             )
-        kinds = tuple(reference_prompt) if isinstance(reference_prompt, Sequence) else (reference_prompt,)
-        if not kinds or not all(isinstance(kind, type) and issubclass(kind, ReferencePrompt) for kind in kinds):
-            raise ConfigurationError(
-                f"reference_prompt is {reference_prompt!r}; expected a subclass of tp_dspy.ReferencePrompt, or several."
-            )
+        asked_by(reference_prompt)
         self.objective = objective
         self.reference_lm = reference_lm
         self.effort = effort(
@@ -165,7 +163,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self.seed_instructions = seed_instructions
         self.spread_penalty = spread_penalty
         self.temperature = temperature
-        self.reference_prompts = kinds
+        self.reference_prompt = reference_prompt
         self.racing: Racing = racing if racing is not None else ExpectedGain()
         self.stop = tuple(stop)
         sorted_out(self.stop)
@@ -445,7 +443,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
     ) -> Session:
         # Stop rules are left out: with a larger budget it is the same compile, which goes on.
-        own = [one for kind in self.reference_prompts for one in kind.__mro__ if one not in AdvicePrompt.__mro__]
+        own = [
+            one for kind in asked_by(self.reference_prompt) for one in kind.__mro__ if one not in AdvicePrompt.__mro__
+        ]
         asks = [code(one) for one in own]
         decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions, "asks": asks}
         return Session(
@@ -499,7 +499,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         prior: Sequence[ScoredCandidate] = (),
     ) -> PhaseResult:
         prompts = reference_prompts(
-            cycle.program, population[0].instructions, data.briefs, self.objective.answers, self.reference_prompts
+            cycle.program,
+            population[0].instructions,
+            data.briefs,
+            self.objective.answers,
+            asked_by(self.reference_prompt),
         )
         proposer = Proposer(
             work.session.reference(),
@@ -567,7 +571,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             "objective": self.objective.describe(),
             "spread_penalty": self.spread_penalty,
             "temperature": self.temperature,
-            "reference_prompt": ", ".join(kind.__name__ for kind in self.reference_prompts),
+            "reference_prompt": ", ".join(kind.__name__ for kind in asked_by(self.reference_prompt)),
             "racing": type(self.racing).__name__,
             "seed": self.seed,
         }

@@ -91,12 +91,27 @@ def test_one_can_ask_in_words_of_ones_own_and_make_an_instruction_of_the_reply()
 
 
 def test_what_the_parent_says_is_not_held_against_a_reply() -> None:
-    own = {"self": [Own((BRIEF,), ("answer",))]}
     rules = "Given {{question}}, reply.\nQuestion: read it first.\n" + "Yes if so, no if not.\n" * 12
-    for parent, reason in ((rules, None), ("Good. " * 300, "it has 1816 characters; at most 1500 are allowed")):
+    for parent in (rules, "Good. " * 300):
+        own = {"self": [Own((BRIEF,), ("answer",))]}
         made = proposer(lambda prompt: "<INS>Judge the drug.</INS>", prompts=own, threads=1)
         (found,) = made.propose([scored(parent, 0.5)], 1)[:1]
-        assert found.reason == reason and found.text == f"Judge the drug. {parent}"
+        assert found.reason is None and found.text == f"Judge the drug. {parent}"
+
+
+def test_what_is_added_over_and_over_comes_to_an_end() -> None:
+    long = "Judge " + " ".join(f"by{i}" for i in range(120))
+    made = proposer(numbered(long), prompts={"self": [Own((BRIEF,), ("answer",))]}, threads=1)
+    best, reasons = scored("Good. " * 100, 0.1), []
+    for _ in range(4):
+        (found,) = made.propose([best], 1)[:1]
+        reasons.append(found.reason)
+        best = scored(found.text, 0.2)
+    # What the phase began with, and the limit beside it.
+    assert (
+        reasons[:2] == [None, None]
+        and reasons[2] == f"it has {600 + 3 * len(f'{long} number0. ') - 1} characters; at most 2100 are allowed"
+    )
 
 
 def test_advice_is_set_before_the_best_and_takes_the_place_of_what_was_said_there_before() -> None:
@@ -111,6 +126,69 @@ def test_advice_is_set_before_the_best_and_takes_the_place_of_what_was_said_ther
     assert third.text == "Look at number2. Look at it. Answer."
 
 
+def test_only_advice_is_exchanged() -> None:
+    class Suffix(ReferencePrompt):
+        def finish(self, text: str, parent: str) -> str:
+            return f"{text} Reply in one word."
+
+    class Rule(ReferencePrompt):
+        def finish(self, text: str, parent: str) -> str:
+            return f"{parent} {text}"
+
+    def best_of(kinds: list[type[ReferencePrompt]], rounds: int) -> list[str]:
+        prompts = {"self": [kind((BRIEF,), ("answer",)) for kind in kinds]}
+        asked, history = proposer(numbered("Look at"), prompts=prompts, threads=1), list(HISTORY)
+        for number in range(rounds):
+            (found,) = asked.propose(history, 1)
+            assert found.candidate is not None
+            history.append(ScoredCandidate(found.candidate, 0.6 + number / 100, {}))
+        return [one.candidate.instructions["self"] for one in history[len(HISTORY) :]]
+
+    own = "Look at number0. Reply in one word."
+    assert best_of([Suffix, AdvicePrompt], 2) == [own, f"Look at number1. {own}"]
+    assert best_of([Rule], 2) == ["Answer. Look at number0.", "Answer. Look at number0. Look at number1."]
+    assert best_of([AdvicePrompt, Rule, AdvicePrompt], 3)[1:] == [
+        "Look at number0. Answer. Look at number1.",
+        "Look at number2. Look at number0. Answer. Look at number1.",
+    ]
+
+
+def test_advice_that_was_refused_says_nothing_of_what_it_would_have_been() -> None:
+    # The user's own sentence happens to be what the LM says.
+    seed = scored("Look at it. Answer.", 0.4)
+    replies = iter(["Look at it.", "Mind the sign."])
+    asked = proposer(lambda prompt: next(replies), prompts={"self": [AdvicePrompt((BRIEF,), ("answer",))]}, threads=1)
+    refused, made = asked.propose([*HISTORY[:1], seed, HISTORY[1]], 1)
+    assert refused.reason == "it repeats an instruction that was tried already"
+    assert made.text == "Mind the sign. Answer."
+    replies = iter(["Heed the plus."])
+    (later,) = asked.propose([*HISTORY, scored("Look at it. Answer.", 0.9)], 1)
+    assert later.text == "Heed the plus. Look at it. Answer."
+
+
+def test_each_way_to_ask_hears_of_its_own_replies_only() -> None:
+    lm = scripted_lm(lambda prompt: "7" if "worst first" in prompt.user else "Hm")
+    prompts = {"self": [kind((BRIEF,), ("answer",)) for kind in (AdvicePrompt, ReferencePrompt)]}
+    assert not any(one.candidate for one in proposer(lm, prompts=prompts, threads=1).propose(HISTORY, 2))
+    again = [call.prompt.user for call in lm.scripted.log if "could not be used" in call.prompt.user]
+    assert (
+        ["it is one word" in text for text in again] == ["worst first" not in text for text in again] == [True, False]
+    )
+    assert ["it is a score" in text for text in again] == [False, True]
+
+
+def test_a_way_to_ask_is_written_once_for_all_calls_of_a_round() -> None:
+    built = []
+
+    class Counting(ReferencePrompt):
+        def build(self, *arguments: Any, **more: Any) -> str:
+            built.append(1)
+            return super().build(*arguments, **more)
+
+    proposer(numbered(), prompts={"self": [Counting((BRIEF,), ("answer",))]}).propose(HISTORY, 5)
+    assert len(built) == 1
+
+
 def test_several_ways_to_ask_take_turns_over_the_rounds_too() -> None:
     lm = scripted_lm(numbered())
     ways = [ReferencePrompt((BRIEF,), ("answer",)), AdvicePrompt((BRIEF,), ("answer",))]
@@ -118,14 +196,8 @@ def test_several_ways_to_ask_take_turns_over_the_rounds_too() -> None:
     history = [ScoredCandidate(Candidate({"first": "Own one.", "second": "Own two."}), 0.5, {})]
     found = [*asked.propose(history, 3), *asked.propose(history, 2)]
     assert [p.predictor for p in found] == ["first", "second", "first", "second", "first"]
-    assert [p.text.endswith("Own one.") or p.text.endswith("Own two.") for p in found] == [
-        False,
-        False,
-        True,
-        True,
-        False,
-    ]
-    assert ["Score: 50" in call.prompt.text for call in lm.scripted.log] == [True, True, False, False, True]
+    whole = [not p.text.endswith(("Own one.", "Own two.")) for p in found]
+    assert whole == ["Score: 50" in call.prompt.text for call in lm.scripted.log] == [True, False, False, True, True]
 
 
 # Asking.

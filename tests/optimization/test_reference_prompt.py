@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import dspy
+import pytest
 
-from tests.optimization.test_reference import BRIEF, ITEMS, PROMPT
+from tests.optimization.test_reference import BRIEF, ITEMS, PROMPT, proposer, scored
+from tp_dspy.optimization.phases import reference_prompts
 from tp_dspy.optimization.reference_prompt import AdvicePrompt, ReferencePrompt, TaskBrief
 from tp_dspy.scoring.outcomes import Outcome
 
@@ -86,8 +88,55 @@ def test_the_prompt_for_advice_word_for_word() -> None:
     assert prompt.build([("Bad.", 0.071)], ITEMS[:1], failures, rejected=["it is empty"] * 2) == ADVICE
     bare = AdvicePrompt((BRIEF,), ("answer",)).build([("Bad.", 0.071)], [])
     assert "right answers:" not in bare and bare.startswith("Questions of this kind:\n- questions about drugs.")
-    lines = {line for line in ADVICE.splitlines() if line and "drug" not in line and "Step" not in line}
-    assert {line.removesuffix(" it is empty.") for line in lines} == set(prompt.fixed_text().splitlines())
+
+
+def test_items_without_an_expected_answer_are_not_shown_with_one() -> None:
+    free = dspy.Example(question="Write on rain.").with_inputs("question")
+    prompt = AdvicePrompt((BRIEF,), ("answer",))
+    assert "rain" not in prompt.build([], [free]) and "right answers" not in prompt.build([], [free])
+    assert "kappa? -> yes\n\nHow" in prompt.build([], [ITEMS[0], free])
+
+
+def test_a_long_field_is_cut_and_the_question_beside_it_is_not() -> None:
+    asked = "Who found penicillin?"
+    long = dspy.Example(context="Lorem ipsum " * 100, question=asked, answer="Fleming").with_inputs(
+        "context", "question"
+    )
+    (line,) = [line for line in AdvicePrompt((BRIEF,), ("answer",)).build([], [long]).splitlines() if "->" in line]
+    assert line.startswith("- Lorem ipsum") and line.endswith(f" ... {asked} -> Fleming") and 300 < len(line) <= 340
+    failure = PROMPT.failure(long, Outcome("unparsed", reply="?"))
+    assert f"{asked}\n" in failure
+    many = dspy.Example({f"f{i}": "x" * 100 for i in range(40)}, answer="y").with_inputs(*(f"f{i}" for i in range(40)))
+    assert len(AdvicePrompt((BRIEF,), ("answer",)).build([], [many])) < 1200
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("For questions of this kind, weigh what is told of the trial.", None),
+        ("How does one find the right answer?", "it repeats the request"),
+        ("Write only these sentences.", "it repeats the request"),
+        ("Explain it in one or two general sentences.", "it repeats the request"),
+        ("Some of them with the right answers: yes and no.", "it repeats the request"),
+    ],
+)
+def test_what_is_asked_for_may_come_back_and_the_request_not(reply: str, reason: str | None) -> None:
+    asked = proposer(lambda prompt: reply, prompts={"self": [AdvicePrompt((BRIEF,), ("answer",))]}, threads=1)
+    found = asked.propose([scored("Answer.", 0.5)], 1)[0]
+    assert found.reason == reason
+
+
+def test_advice_is_for_predictors_that_write_an_answer() -> None:
+    program = dspy.Module()
+    program.rewrite = dspy.Predict("question -> query")
+    program.decide = dspy.Predict("query -> answer")
+    made = reference_prompts(program, ["rewrite", "decide"], [BRIEF], ["answer"], (AdvicePrompt, ReferencePrompt))
+    assert {name: [type(one) for one in prompts] for name, prompts in made.items()} == {
+        "rewrite": [ReferencePrompt],
+        "decide": [AdvicePrompt, ReferencePrompt],
+    }
+    alone = reference_prompts(program, ["rewrite"], [BRIEF], ["answer"], (AdvicePrompt,))
+    assert [type(one) for one in alone["rewrite"]] == [AdvicePrompt], "as one wishes"
 
 
 def test_the_mark_stands_once_in_every_exemplar_and_otherwise_only_where_it_is_asked_for() -> None:

@@ -17,12 +17,12 @@ _SPAN = re.compile(r"<INS>(.*?)</INS>", re.DOTALL | re.IGNORECASE)
 _MARKS = re.compile(r"</?INS>", re.IGNORECASE)
 _FENCE = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
 _LABEL = re.compile(
-    r"\A[#*_>\s]*(?:(?:new|improved|final|the)\s+){0,2}(?:instruction|prompt)s?\s*[*_]{0,3}\s*:\s*(?:\*\*|__|\*(?=\s))?\s*",
+    r"\A[#*_>\s]*(?:(?:new|improved|final|the)\s+){0,2}(?:instruction|prompt|advice)s?\s*[*_]{0,3}\s*:\s*(?:\*\*|__|\*(?=\s))?\s*",
     re.IGNORECASE,
 )
 _PREAMBLE = re.compile(
     r"\A(?:(?:sure|certainly|of course|okay|ok)\b[^\n]{0,40}?[!,.:]\s*)?here(?:'s|’s| is| are)\b[^\n]{0,60}?"  # noqa: RUF001
-    r"\b(?:instruction|prompt|version|answer)s?\b[^\n]{0,40}?:\s+",
+    r"\b(?:instruction|prompt|version|answer|advice|sentence|explanation)s?\b[^\n]{0,40}?:\s+",
     re.IGNORECASE,
 )
 # On a line of its own, or as the last words: "... or positive. Score: 100".
@@ -196,18 +196,22 @@ class Guard:
             return "it quotes the history"
         return self._copy(plain, text)
 
-    def reject_whole(self, text: str, known: Collection[str]) -> str | None:
+    def reject_whole(self, text: str, known: Collection[str], beside: int = 0) -> str | None:
         """Tell why an instruction that was made of a text that can serve cannot; None when it can.
 
         The rest of it is the user's words, or has been looked at before.
-        """
-        plain = normalized(text)
-        if plain in known:
-            return "it repeats an instruction that was tried already"
-        return None if len(text) <= self._limit else self._too_long(text)
 
-    def _too_long(self, text: str) -> str:
-        return f"it has {len(text)} characters; at most {self._limit} are allowed"
+        Args:
+            text: The instruction.
+            known: As of `reject`.
+            beside: So many characters may be added to the limit: what is built upon may be as long.
+        """
+        if normalized(text) in known:
+            return "it repeats an instruction that was tried already"
+        return None if len(text) <= self._limit + beside else self._too_long(text, beside)
+
+    def _too_long(self, text: str, beside: int = 0) -> str:
+        return f"it has {len(text)} characters; at most {self._limit + beside} are allowed"
 
     def _copy(self, plain: str, text: str) -> str | None:
         grams = _ngrams(text)

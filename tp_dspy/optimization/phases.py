@@ -17,7 +17,15 @@ from tp_dspy.optimization.reference_prompt import ReferencePrompt, TaskBrief
 from tp_dspy.tasks.splitting import find_overlap, stratified_order
 from tp_dspy.tasks.task import Task
 
-__all__ = ["PhaseInput", "reference_prompts", "shared_answers", "source_input", "target_input", "warn_of_overlap"]
+__all__ = [
+    "PhaseInput",
+    "asked_by",
+    "reference_prompts",
+    "shared_answers",
+    "source_input",
+    "target_input",
+    "warn_of_overlap",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +157,20 @@ def shared_answers(briefs: Sequence[TaskBrief]) -> tuple[str, ...] | None:
     return briefs[0].answers if len(spaces) == 1 else None
 
 
+def asked_by(given: type[ReferencePrompt] | Sequence[type[ReferencePrompt]]) -> tuple[type[ReferencePrompt], ...]:
+    """Read what a user gave as ``reference_prompt``: one way to ask, or several.
+
+    Raises:
+        ConfigurationError: If it is something else.
+    """
+    kinds = tuple(given) if isinstance(given, Sequence) else (given,)
+    if not kinds or not all(isinstance(kind, type) and issubclass(kind, ReferencePrompt) for kind in kinds):
+        raise ConfigurationError(
+            f"reference_prompt is {given!r}; expected a subclass of tp_dspy.ReferencePrompt, or several in a list."
+        )
+    return kinds
+
+
 def reference_prompts(
     program: dspy.Module,
     predictors: Iterable[str],
@@ -165,7 +187,7 @@ def reference_prompts(
         predictors: Names of the predictors to be optimised.
         briefs: The tasks.
         answers: The output fields that hold the answers.
-        kinds: What writes them; they take turns.
+        kinds: What writes them, by turns; those that do not suit a predictor are left out, unless none does.
     """
     adapter = dspy.settings.adapter
     position = adapter.position if isinstance(adapter, InstructionAdapter) else "start"
@@ -181,5 +203,6 @@ def reference_prompts(
                 f"The work is done in steps. This instruction is for the step {name!r}, "
                 f"which reads {reads} and writes {writes}."
             )
-        prompts[name] = [kind(tuple(briefs), tuple(answers), position, step) for kind in kinds]
+        suit = [kind for kind in kinds if kind.suits(list(signature.output_fields), answers)]
+        prompts[name] = [kind(tuple(briefs), tuple(answers), position, step) for kind in suit or kinds]
     return prompts

@@ -111,12 +111,14 @@ class Proposer:
     _asked: int = field(default=0, init=False)
     _turns: list[_Turn] = field(default_factory=list, init=False, repr=False)
     _accepted: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
-    _before: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False)
+    _before: dict[tuple[type, str, str], str] = field(default_factory=dict, init=False, repr=False)
+    _room: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for number in range(max(map(len, self.prompts.values()))):
-            for name, prompts in self.prompts.items():
-                prompt = prompts[number % len(prompts)]
+            # Each predictor begins with another one, or few calls for many predictors would all ask in the same way.
+            for index, (name, prompts) in enumerate(self.prompts.items()):
+                prompt = prompts[(number + index) % len(prompts)]
                 self._turns.append(_Turn(name, prompt, _guard(prompt)))
 
     def check(self) -> None:
@@ -152,42 +154,49 @@ class Proposer:
         rng = random.Random(f"{self.seed}/{self._asked}")
         pool = [example for brief in self._turns[0].prompt.tasks for example in brief.exemplars]
         shown = rng.sample(pool, min(self.exemplars, len(pool)))
-        proposals = self._ask(history, count, shown, failures, prior, [])
+        turns = self._next(count)
+        proposals = self._ask(history, turns, shown, failures, prior, {})
         if not any(proposal.candidate for proposal in proposals):
             reasons = [proposal.reason for proposal in proposals if proposal.reason]
             logger.info("No usable proposal (%s); asking again.", "; ".join(dict.fromkeys(reasons)))
-            # What the LM did wrong is its to mend; that a call failed is not.
-            told = [reason for reason in reasons if not reason.startswith(_FAILED)]
-            proposals += self._ask(history, count, shown, failures, prior, told)
+            # What the LM did wrong is its to mend, where it was asked so; that a call failed is not.
+            told: dict[type, list[str]] = {}
+            for turn, proposal in zip(turns, proposals, strict=True):
+                if proposal.reason and not proposal.reason.startswith(_FAILED):
+                    told.setdefault(type(turn.prompt), []).append(proposal.reason)
+            proposals += self._ask(history, self._next(count), shown, failures, prior, told)
         return proposals
+
+    def _next(self, count: int) -> list[_Turn]:
+        """Say whose turns the next calls are: where one round ends the next goes on, even at one call a round."""
+        return [self._turns[(self._asked + i) % len(self._turns)] for i in range(count)]
 
     def _ask(
         self,
         history: Sequence[ScoredCandidate],
-        count: int,
+        turns: Sequence[_Turn],
         exemplars: Sequence[dspy.Example],
         failures: Sequence[tuple[dspy.Example, Outcome]],
         prior: Sequence[ScoredCandidate],
-        reasons: Sequence[str],
+        reasons: Mapping[type, Sequence[str]],
     ) -> list[Proposal]:
         best = history[-1].candidate
-        # Where one round ends the next goes on, so that every one has its turn even at one call a round.
-        turns = [self._turns[(self._asked + i) % len(self._turns)] for i in range(count)]
         texts = {
             id(turn): turn.prompt.build(
                 _by_instruction(history[-_SHOWN:], turn.name),
                 exemplars,
                 failures,
                 _by_instruction(prior, turn.name),
-                reasons,
+                reasons.get(type(turn.prompt), []),
             )
-            for turn in turns
+            for turn in {id(turn): turn for turn in turns}.values()
         }
-        known = {
-            name: {normalized(scored.candidate.instructions[name]) for scored in (*history, *prior)}
-            | self._accepted.setdefault(name, set())
-            for name in {turn.name for turn in turns}
-        }
+        known = {}
+        for name in {turn.name for turn in turns}:
+            tried = [scored.candidate.instructions[name] for scored in (*history, *prior)]
+            known[name] = {normalized(text) for text in tried} | self._accepted.setdefault(name, set())
+            # What the phase began with may be long, and is built upon; what is built does not grow without end.
+            self._room.setdefault(name, max(map(len, tried)))
         answers = self._call([texts[id(turn)] for turn in turns])
         return [self._read(answer, turn, best, known[turn.name]) for answer, turn in zip(answers, turns, strict=True)]
 
@@ -204,16 +213,18 @@ class Proposer:
                 return Proposal(reply, text, name, "it is unfinished: the token limit cut it off in a sentence")
             text = whole
         reason = turn.guard.reject(text, known)
+        before = parent.instructions[name]
         if reason is None:
-            was = parent.instructions[name]
-            before = self._before.get((name, was), was)
+            if turn.prompt.exchanges:
+                before = self._before.get((type(turn.prompt), name, before), before)
             made = turn.prompt.finish(text, before)
-            if made != text:
-                self._before[name, made] = before
+            beside = 0 if made == text else self._room[name]
             text = made
-            reason = turn.guard.reject_whole(text, known)
+            reason = turn.guard.reject_whole(text, known, beside)
         if reason is not None:
             return Proposal(reply, text, name, reason)
+        if turn.prompt.exchanges:
+            self._before[type(turn.prompt), name, text] = before
         known.add(normalized(text))
         # One that the race drops never gets into the history; it is not to be tried again all the same.
         self._accepted[name].add(normalized(text))

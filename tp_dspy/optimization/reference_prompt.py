@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import dspy
 
@@ -17,6 +18,7 @@ __all__ = ["AdvicePrompt", "ReferencePrompt", "TaskBrief"]
 # An exemplar shows the form of an item; a long passage would crowd out the history.
 _EXEMPLAR_CHARS = 600
 _REPLY_CHARS = 160
+_LEAST_CHARS = 20
 # The history may fill about 1,500 tokens; the worst entries go first.
 _HISTORY_CHARS = 6000
 
@@ -37,8 +39,8 @@ _FAILURES = "Where the best of them failed:"
 _REJECTED = "Earlier replies could not be used:"
 _KIND = "Questions of this kind:"
 _ANSWERED = "Some of them with the right answers:"
-_ASK_ADVICE = "How does one find the right answer? Explain it in one or two general sentences."
-_FORM_ADVICE = f"Write only these sentences, between {MARK} and </INS>."
+_ASK_ADVICE = ("How does one find the right answer?", "Explain it in one or two general sentences.")
+_FORM_ADVICE = ("Write only these sentences", f", between {MARK} and </INS>.")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,18 @@ class ReferencePrompt:
     answers: tuple[str, ...]
     position: Position = "start"
     step: str = ""
+    exchanges: ClassVar[bool] = False
+    """Whether what `finish` adds takes the place of what it added before in the phase."""
+
+    @classmethod
+    def suits(cls, writes: Collection[str], answers: Collection[str]) -> bool:
+        """Whether it is for a predictor: all are.
+
+        Args:
+            writes: The output fields of the predictor.
+            answers: The output fields of the program that hold the answers.
+        """
+        return True
 
     def build(
         self,
@@ -128,8 +142,7 @@ class ReferencePrompt:
 
         Args:
             text: What the reference LM wrote, after the guards let it pass.
-            parent: The instruction that it is to better; where that was itself made here of another, that one, so that
-                what is added does not pile up.
+            parent: The instruction that it is to better; where the class `exchanges`, what that was made of before.
         """
         return text
 
@@ -179,9 +192,16 @@ class AdvicePrompt(ReferencePrompt):
     """Asks how to find the right answer, and sets what comes back before the instruction that is best so far.
 
     That one's words about the form of the reply are kept, so a reply need not be a whole instruction, which weak
-    reference LMs seldom manage. What is asked says nothing of instructions, language models or scores, and not what is
-    to be avoided: such LMs write down what they have just read.
+    reference LMs seldom manage. What is asked says nothing of language models, instructions or scores, and not what is
+    to be avoided: such LMs write down what they have just read. It is for predictors that write an answer.
     """
+
+    exchanges: ClassVar[bool] = True
+
+    @classmethod
+    def suits(cls, writes: Collection[str], answers: Collection[str]) -> bool:
+        """Whether it is for a predictor: for those that write an answer. How one finds it says nothing to others."""
+        return any(name in writes for name in answers)
 
     def build(
         self,
@@ -199,20 +219,20 @@ class AdvicePrompt(ReferencePrompt):
         if self.step:
             parts.append(self.step)
         shown = [*exemplars, *(example for example, _ in failures)]
-        lines = dict.fromkeys(
-            f"- {_line(example)} -> {_short(self._expected(example), _REPLY_CHARS)}" for example in shown
-        )
+        answered = [(_line(example), _short(self._expected(example), _REPLY_CHARS)) for example in shown]
+        # Without an expected answer, as it may be where users check the answers themselves, there is nothing to show.
+        lines = dict.fromkeys(f"- {item} -> {answer}" for item, answer in answered if answer)
         if lines:
-            parts += [_ANSWERED + "\n" + "\n".join(lines)]
-        return "\n\n".join([*parts, *_why(rejected), _ASK_ADVICE, _FORM_ADVICE])
+            parts.append("\n".join([_ANSWERED, *lines]))
+        return "\n\n".join([*parts, *_why(rejected), " ".join(_ASK_ADVICE), "".join(_FORM_ADVICE)])
 
     def finish(self, text: str, parent: str) -> str:
         """Set the advice before the parent."""
         return f"{text} {parent}"
 
     def fixed_text(self) -> str:
-        """Return the prompt's own lines."""
-        return "\n".join([_KIND, _ANSWERED, _REJECTED, _ASK_ADVICE, _FORM_ADVICE])
+        """Return the prompt's own lines, without the first: good advice begins so ("For questions of this kind")."""
+        return "\n".join([_ANSWERED, _REJECTED, *_ASK_ADVICE, _FORM_ADVICE[0], "".join(_FORM_ADVICE)])
 
 
 def _why(rejected: Sequence[str]) -> list[str]:
@@ -221,9 +241,13 @@ def _why(rejected: Sequence[str]) -> list[str]:
 
 
 def _line(example: dspy.Example) -> str:
-    """Write an item in a line."""
-    item = " ".join(str(value) for value in example.inputs().toDict().values())
-    return _short(" ".join(item.split()), 2 * _REPLY_CHARS)
+    """Write an item in a line; a long field is cut rather than the short ones beside it."""
+    texts = [" ".join(str(value).split()) for value in example.inputs().toDict().values()]
+    room = 2 * _REPLY_CHARS
+    for number, index in enumerate(sorted(range(len(texts)), key=lambda index: len(texts[index]))):
+        texts[index] = _short(texts[index], max(_LEAST_CHARS, room // (len(texts) - number)))
+        room -= len(texts[index])
+    return " ".join(texts)
 
 
 def _labels(names: Iterable[str]) -> set[str]:

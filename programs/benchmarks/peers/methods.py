@@ -312,7 +312,9 @@ METHODS: Mapping[str, Method] = {
     "accuracy": Method(lambda job: _ours(job, objective=_ACCURACY), "ours, accuracy alone"),
     "described": Method(lambda job: _ours(job, described=True), "ours, told in a sentence what the target is"),
     "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
-    "hidden_scores": Method(lambda job: _ours(job, reference_prompt=(AdvicePrompt, HiddenScores)), "ours, scores hidden"),
+    "hidden_scores": Method(
+        lambda job: _ours(job, reference_prompt=(AdvicePrompt, HiddenScores)), "ours, scores hidden"
+    ),
     "before": Method(_ours, "ours, instruction as system message", position="before"),
     "end": Method(_ours, "ours, instruction after the item", position="end"),
     "answer": Method(_ours, "ours, instruction begins the answer", position="answer"),
