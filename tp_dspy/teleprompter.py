@@ -85,9 +85,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             prompts that are good everywhere.
         temperature: Of the reference LM; at least 0.
         reference_prompt: Writes what the reference LM is asked: a subclass of `ReferencePrompt`, to ask in other words;
-            or several that take turns. By default half of the replies are asked for advice to be set before the best
-            instruction (`AdvicePrompt`), and half for a whole instruction (`ReferencePrompt`); for predictors that
-            write no answer all.
+            or several that take turns, such as ``[ReferencePrompt, AdvicePrompt]``.
         racing: The rule that drops candidates while they are scored: by default `ExpectedGain`; see
             `tp_dspy.optimization.racing` for `PairedBootstrap` and `FullScoring`.
         stop: When to stop: rules that end the search of a phase (`Patience`, `TargetScore`, a function that takes a
@@ -132,7 +130,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         seed_instructions: Sequence[Seed] | None = None,
         spread_penalty: float = 0.0,
         temperature: float = 1.0,
-        reference_prompt: type[ReferencePrompt] | Sequence[type[ReferencePrompt]] = (AdvicePrompt, ReferencePrompt),
+        reference_prompt: type[ReferencePrompt] | Sequence[type[ReferencePrompt]] = ReferencePrompt,
         racing: Racing | None = None,
         stop: Sequence[StopRule | Budget | StopFile] = (),
         mapping: Mapping[str, str] | None = None,

@@ -21,7 +21,7 @@ import dspy
 from programs.benchmarks.scaling import Travelling, cluster
 from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
-from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ReferencePrompt, SourcePrompts, TransferPrompting
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, SourcePrompts, TransferPrompting
 from tp_dspy.runs.transfers import Transfers
 
 _SEED = 5
@@ -35,7 +35,6 @@ def optimiser(world: World, **settings: Any) -> TransferPrompting:
     return TransferPrompting(
         ObjectiveEvaluator(),
         reference_lm=_slow_reference(world),
-        reference_prompt=ReferencePrompt,  # the world's LM climbs by the history that it shows
         scorer_lm=scorer,
         rounds=3,
         proposals=4,

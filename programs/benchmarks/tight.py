@@ -23,7 +23,7 @@ import dspy
 
 from programs.benchmarks.transfer import NO_END
 from programs.benchmarks.worlds import DirectStudent, World
-from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ReferencePrompt, ScorerCalls, TransferPrompting
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, TransferPrompting
 from tp_dspy.optimization.events import Event
 
 _WAYS = ("alone", "scratch", "at_hand")
@@ -72,7 +72,6 @@ def run(setting: Setting) -> dict[str, Row]:
     tp = TransferPrompting(
         ObjectiveEvaluator(confidence=lambda example, prediction: prediction.sure),
         reference_lm=world.reference_lm(),
-        reference_prompt=ReferencePrompt,  # the world's LM climbs by the history that it shows
         scorer_lm=world.scorer_lm(),
         rounds=NO_END,
         proposals=8,

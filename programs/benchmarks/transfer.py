@@ -25,15 +25,7 @@ from dataclasses import dataclass
 import dspy
 
 from programs.benchmarks.worlds import DirectStudent, World
-from tp_dspy import (
-    InstructionAdapter,
-    ObjectiveEvaluator,
-    ReferencePrompt,
-    ScorerCalls,
-    Task,
-    TransferPrompting,
-    TransferResult,
-)
+from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, Task, TransferPrompting, TransferResult
 from tp_dspy.optimization.events import Listener
 from tp_dspy.optimization.stopping import StopRule
 
@@ -84,7 +76,6 @@ def optimiser(
     return TransferPrompting(
         ObjectiveEvaluator(confidence=sure),
         reference_lm=world.reference_lm(),
-        reference_prompt=ReferencePrompt,  # the world's LM climbs by the history that it shows
         scorer_lm=world.scorer_lm(),
         rounds=rounds,
         proposals=6,

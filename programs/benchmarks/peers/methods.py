@@ -35,9 +35,8 @@ from tp_dspy.optimization.racing import FullScoring
 
 __all__ = ["METHODS", "TOP_K", "Asking", "Job", "Method", "missing", "smallest_budget", "source_examples", "version_of"]
 
-_VERSION = 8
-# Those that ask in OPRO's way alone, or propose nothing, find what they found before there was another one.
-_VERSION_OF_WHOLE = 7
+_VERSION = 7
+_VERSION_OF_ADVICE = 8
 # With this and `source_examples`, budgets such as these leave the most to propose with: found in scripted worlds
 # (`programs.benchmarks.tight`).
 TOP_K = 2
@@ -140,7 +139,7 @@ def _ours(
 ) -> dspy.Module:
     few = source_examples(len(job.target.validation), len(job.sources[:sources]))
     noted: dict[str, Any] = {"racing": "ExpectedGain", "rounds": _NO_END, "proposals": 8, "top_k": TOP_K}
-    noted |= {"reference_prompt": _BOTH} | settings
+    noted |= {"reference_prompt": _WHOLE} | settings
     noted |= {} if one_stage or at_hand else {"source_examples": few}
     job.uses(**{name: _plain(value) for name, value in noted.items()})
     job.meter.watches = False
@@ -278,7 +277,7 @@ def _capo(job: Job) -> dspy.Module:
 
 
 def _opro(job: Job) -> dspy.Module:
-    return _ours(job, one_stage=True, racing=FullScoring(), seed_instructions=[], reference_prompt=_WHOLE)
+    return _ours(job, one_stage=True, racing=FullScoring(), seed_instructions=[])
 
 
 _ACCURACY = ObjectiveEvaluator(weights={"accuracy": 1.0}, confidence=None)
@@ -296,14 +295,11 @@ METHODS: Mapping[str, Method] = {
     "scratch": Method(_ours, "Transfer-Prompting, from scratch"),
     "at_hand": Method(lambda job: _ours(job, at_hand=True), "Transfer-Prompting, source prompts at hand"),
     # Ablations.
-    "whole": Method(
-        lambda job: _ours(job, at_hand=True, reference_prompt=_WHOLE), "ours at hand, asked for whole instructions only"
-    ),
-    "whole_scratch": Method(
-        lambda job: _ours(job, reference_prompt=_WHOLE), "ours from scratch, asked for whole instructions only"
-    ),
     "advice": Method(
-        lambda job: _ours(job, at_hand=True, reference_prompt=(AdvicePrompt,)), "ours at hand, asked for advice only"
+        lambda job: _ours(job, at_hand=True, reference_prompt=_BOTH), "ours at hand, asked for advice by turns"
+    ),
+    "advice_scratch": Method(
+        lambda job: _ours(job, reference_prompt=_BOTH), "ours from scratch, asked for advice by turns"
     ),
     "one_stage": Method(lambda job: _ours(job, one_stage=True), "ours, one stage"),
     "no_racing": Method(lambda job: _ours(job, racing=FullScoring()), "ours, no racing"),
@@ -312,9 +308,7 @@ METHODS: Mapping[str, Method] = {
     "accuracy": Method(lambda job: _ours(job, objective=_ACCURACY), "ours, accuracy alone"),
     "described": Method(lambda job: _ours(job, described=True), "ours, told in a sentence what the target is"),
     "no_general": Method(lambda job: _ours(job, seed_instructions=[]), "ours, no general instructions"),
-    "hidden_scores": Method(
-        lambda job: _ours(job, reference_prompt=(AdvicePrompt, HiddenScores)), "ours, scores hidden"
-    ),
+    "hidden_scores": Method(lambda job: _ours(job, reference_prompt=(HiddenScores,)), "ours, scores hidden"),
     "before": Method(_ours, "ours, instruction as system message", position="before"),
     "end": Method(_ours, "ours, instruction after the item", position="end"),
     "answer": Method(_ours, "ours, instruction begins the answer", position="answer"),
@@ -329,9 +323,9 @@ def version_of(name: str) -> int | None:
 
     To be raised when what it finds changes.
     """
-    if name in ("general", "opro", "whole", "whole_scratch", "capo"):
-        return _VERSION_OF_WHOLE
-    return None if name in _OTHERS else _VERSION
+    if name in ("advice", "advice_scratch"):
+        return _VERSION_OF_ADVICE
+    return None if name in _OTHERS and name != "capo" else _VERSION
 
 
 def missing(name: str) -> str | None:
