@@ -124,7 +124,7 @@ class CallRecord:
             The reply; the last one of all when no predictor with that field called; None without any call.
         """
         replies = [reply for reply in self.history.replies if name in reply.fields] or self.history.replies
-        if value:
+        if value and len(replies) > 1:
             giving = [reply for reply in replies if find_answer_span(reply.text, name, value) is not None]
             replies = giving or replies
         return replies[-1] if replies else None

@@ -7,6 +7,7 @@ the tokens that spell it. Everything here takes values and returns values; nothi
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import math
 import re
@@ -227,14 +228,12 @@ def _end_of(spelling: str) -> str:
 
 def _value_starts(text: str, field: str) -> list[int]:
     """Where the field's value may begin, likeliest first."""
-    if marker := re.search(rf"^[ \t]*\[\[ ## {re.escape(field)} ## \]\]", text, re.MULTILINE):
+    in_chat, in_json, header = _labels(field)
+    if marker := in_chat.search(text):
         return [marker.end(), 0]
-    keys = [match.end() for match in re.finditer(rf'(?<!\\)"{re.escape(field)}"\s*:', text)]
+    keys = [match.end() for match in in_json.finditer(text)]
     if keys and "{" in text:
         return [*reversed(keys), 0]
-    words = re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", field) or [field]
-    name = r"[ _]*".join(re.escape(word) for word in words)
-    header = re.compile(rf"^[ \t>#*_-]*(?:{re.escape(field)}|{name})[*_]*[ \t]*:[*_]*", re.IGNORECASE | re.MULTILINE)
     labelled = [match.end() for match in header.finditer(text.lstrip())]
     labelled = [place + len(text) - len(text.lstrip()) for place in labelled]
     # A field may carry a label of its own, which its name does not tell; of several lines, it could be another field's.
@@ -242,6 +241,18 @@ def _value_starts(text: str, field: str) -> list[int]:
     # Unless a label opens the reply, its very start comes first: a single answer may be repeated on a labelled line.
     starts = labelled if header.match(text.lstrip()) else [0, *labelled]
     return [*starts, 0, *([custom.end()] if custom else [])]
+
+
+@functools.lru_cache(maxsize=256)
+def _labels(field: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """What stands before a field's value: of ChatAdapter, of JSON, and in a line of its own."""
+    words = re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", field) or [field]
+    name = r"[ _]*".join(re.escape(word) for word in words)
+    return (
+        re.compile(rf"^[ \t]*\[\[ ## {re.escape(field)} ## \]\]", re.MULTILINE),
+        re.compile(rf'(?<!\\)"{re.escape(field)}"\s*:'),
+        re.compile(rf"^[ \t>#*_-]*(?:{re.escape(field)}|{name})[*_]*[ \t]*:[*_]*", re.IGNORECASE | re.MULTILINE),
+    )
 
 
 def _raw_spellings(answer: str) -> list[str]:
