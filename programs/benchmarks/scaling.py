@@ -30,6 +30,7 @@ from programs.benchmarks.scale import peak
 from programs.benchmarks.scripted import Call, PromptView, Reply, ScriptedEngine, answer_logprobs
 from programs.benchmarks.worlds import World
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator, ScorerCalls, TransferPrompting
+from tp_dspy.scoring.clusters import LEAN
 from tp_dspy.scoring.scorer import Job, Scorer
 
 _THREADS = 64
@@ -86,8 +87,7 @@ def cluster(workers: int, threads: int = _THREADS) -> Iterator[Any]:
 
     settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.ERROR}
     with (
-        # Dask looks at every thread's stack a hundred times a second: as costly as the calls, with so many threads.
-        dask.config.set({"distributed.worker.profile.enabled": False}),
+        dask.config.set(LEAN),
         LocalCluster(n_workers=workers, threads_per_worker=threads, **settings) as made,
         Client(made, direct_to_workers=True) as client,
     ):

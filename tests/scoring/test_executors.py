@@ -74,6 +74,11 @@ class Inline(Executor):
         return self.pool.submit(function, *args, **more)
 
 
+def sizes(executor: Inline) -> list[int]:
+    """Of the batches."""
+    return [len(pickle.loads(pairs)) for _, pairs, *_ in executor.given]
+
+
 # What is asked for.
 
 
@@ -138,8 +143,8 @@ def test_batches_are_of_one_program_and_grow_only_while_enough_is_left() -> None
     prepared = [scorer.prepare(program(text)) for text in ("One.", "Two.")]
     jobs = [Job((n, i), one, e) for n, one in enumerate(prepared) for i, e in enumerate(examples(150))]
     assert len(dict(scorer.score(jobs))) == 300
-    sizes = [len(args[1]) for args in executor.given]
-    assert sum(sizes) == 300 and max(sizes) > 8 and sizes[-1] <= 2
+    found = sizes(executor)
+    assert sum(found) == 300 and max(found) > 8 and found[-1] <= 2
     assert len({parcel.key for parcel, *_ in executor.given}) == 2
 
 
@@ -245,10 +250,9 @@ def test_a_gate_is_asked_before_every_pair_also_within_batches(by_cost: bool) ->
     with pytest.raises(HaltedError, match="enough"):
         for key, _ in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(400))], gate=gate):
             found.append(key)
-    sizes = [len(args[1]) for args in executor.given]
-    assert sorted(found) == list(range(49)) and sum(sizes) == 49
+    assert sorted(found) == list(range(49)) and sum(sizes(executor)) == 49
     # Where it is not known what a pair will cost, no more begin than there is room for.
-    assert max(sizes) == 1 if by_cost else max(sizes) > 4
+    assert max(sizes(executor)) == 1 if by_cost else max(sizes(executor)) > 4
 
 
 class Failing(Travelling):

@@ -1,4 +1,8 @@
-"""What runs in a worker process: attempts at a batch of pairs, and what is said of them in plain values."""
+"""What runs in a worker process: attempts at a batch of pairs, and what is said of them in plain values.
+
+Pairs and what came of them travel as bytes: an executor that looks into the arguments and results of its tasks, as Dask
+does into every list in them, spends as much CPU on these as scoring them takes.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ import pickle
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
+import cloudpickle
 import dspy
 
 from tp_dspy.errors import TransferPromptingError
@@ -20,13 +26,14 @@ from tp_dspy.scoring.outcomes import Outcome, Usage
 from tp_dspy.scoring.parcels import Parcel
 from tp_dspy.scoring.throttle import Counts, tallied
 
-__all__ = ["Pairs", "at_worker", "end", "read_batch", "same"]
+__all__ = ["Pairs", "at_worker", "end", "packed", "read_batch", "same"]
 
 logger = logging.getLogger(__name__)
 
 Pairs = Sequence[tuple[dspy.Example, bool]]
 """Examples, and whether the reply to each was empty before."""
 
+_SWITCH_SECONDS = 0.05
 # Runs of which a worker remembers whether they are to end.
 _REMEMBERED = 256
 
@@ -55,27 +62,72 @@ def end(token: str) -> None:
     _ending_of(token).set()
 
 
-def at_worker(parcel: Parcel, pairs: Pairs, last: bool, token: str, capacity: int) -> tuple[Any, ...]:
-    """Make attempts, in a process that may never have heard of the program; gives plain values, see `read_batch`."""
+def packed(pairs: Pairs) -> bytes:
+    """Write pairs down for `at_worker`."""
+    return bytes(cloudpickle.dumps(pairs))
+
+
+def at_worker(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: int, together: bool = False) -> bytes:
+    """Make attempts, in a process that may never have heard of the program.
+
+    Args:
+        parcel: The program.
+        pairs: From `packed`.
+        last: Whether the pairs are being tried for the last time.
+        token: Of the run, see `end`.
+        capacity: How many calls the executor makes at once, for a process that does not know its own number.
+        together: Whether to make them in as many threads as this process, a Dask worker, has.
+
+    Returns:
+        What `read_batch` reads.
+    """
+    return pickle.dumps(_made(parcel, pairs, last, token, capacity, together), pickle.HIGHEST_PROTOCOL)
+
+
+def _made(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: int, together: bool) -> tuple[Any, ...]:
+    threads = _threads_here()
     try:
-        asking = parcel.open(_threads_here() or capacity)
+        asking = parcel.open(threads or capacity)
     except Exception as error:
         return [], _portable(error), 0.0, {}
+    many: dict[str, Any] = {"threads": _pool(threads), "number": threads} if threads and together else {}
     # What modules remember of their calls is for whoever looks at them, and here nobody does.
     with dspy.context(max_history_size=1), tallied() as tally:
-        made = run_batch(asking, pairs, last=last, ending=_ending_of(token))
-    flat = [(_flags(one), _of_outcome(one.outcome), _of_usage(one.outcome.usage)) for one in made.attempts]
+        made = run_batch(asking, pickle.loads(pairs), last=last, ending=_ending_of(token), **many)
+    flat = [
+        (place, _flags(one), _of_outcome(one.outcome), _of_usage(one.outcome.usage))
+        for place, one in made.attempts.items()
+    ]
     fatal = None if made.error is None else _portable(made.error)
     return flat, fatal, made.seconds, {name: tuple(vars(counts).values()) for name, counts in tally.items()}
 
 
-def read_batch(flat: Any, error: BaseException | None, seconds: float, tally: Mapping[str, Any]) -> Batch:
+def read_batch(made: bytes) -> Batch:
     """Read what `at_worker` gave."""
-    attempts = [
-        Attempt(Outcome(**dict(zip(_OUTCOME, outcome, strict=True)), usage=Usage(*usage)), *flags)
-        for flags, outcome, usage in flat
-    ]
+    flat, error, seconds, tally = pickle.loads(made)
+    attempts = {
+        place: Attempt(Outcome(**dict(zip(_OUTCOME, outcome, strict=True)), usage=Usage(*usage)), *flags)
+        for place, flags, outcome, usage in flat
+    }
     return Batch(attempts, error, seconds, {name: Counts(*counts) for name, counts in tally.items()})
+
+
+_pools: dict[int, Executor] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool(threads: int) -> Executor:
+    """Give the threads of this worker, the same for all runs: first come, first served."""
+    # They do not keep a process from ending, as those of Python's own would, when the LM hangs.
+    from distributed.threadpoolexecutor import ThreadPoolExecutor
+
+    with _pools_lock:
+        if threads not in _pools:
+            # Threads that wait for the interpreter ask for it each time this is over, which with many of them took a
+            # tenth of the CPU; and none of them computes for long.
+            sys.setswitchinterval(max(sys.getswitchinterval(), _SWITCH_SECONDS))
+            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="tp_dspy-scorer")
+        return _pools[threads]
 
 
 _OUTCOME = [field.name for field in fields(Outcome) if field.name != "usage"]

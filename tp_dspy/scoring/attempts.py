@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -87,16 +90,16 @@ class Attempt:
 
 @dataclass
 class Batch:
-    """What came of attempts that were made one after the other.
+    """What came of attempts at several pairs.
 
     Attributes:
-        attempts: In the order of the pairs; shorter than these where an error ended it.
-        error: What asking again cannot mend: the pair after the last attempt was not judged, and no other is to begin.
-        seconds: How long all of it took.
+        attempts: By the place of the pair among these; none of those that an error kept from being judged.
+        error: What asking again cannot mend: no further pair is to begin.
+        seconds: How long the attempts took, together.
         tally: What was asked of each endpoint, by its address; empty where the throttles know it already.
     """
 
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: Mapping[int, Attempt] = field(default_factory=dict)
     error: BaseException | None = None
     seconds: float = 0.0
     tally: Mapping[str, Counts] = field(default_factory=dict)
@@ -112,25 +115,47 @@ def run_batch(
     *,
     last: bool,
     ending: threading.Event | None = None,
+    threads: Executor | None = None,
+    number: int = 1,
 ) -> Batch:
-    """Make attempts one after the other; see `attempt`.
+    """Make attempts, see `attempt`: one after the other, or in several threads.
 
     Args:
         asking: How.
         pairs: Examples, and whether the reply was empty before.
         last: Whether the pairs are being tried for the last time.
         ending: Set when no further call is to begin.
+        threads: Where to make them, if not in this thread.
+        number: How many of these threads to use at most.
     """
-    made, began = Batch(), time.monotonic()
-    try:
+    todo = deque(enumerate(pairs))
+    made: dict[int, Attempt] = {}
+    errors: list[Exception] = []
+    seconds: list[float] = []
+
+    def work() -> None:
         with until(ending):
-            for example, hushed in pairs:
+            while todo and not errors:
+                try:
+                    place, (example, hushed) = todo.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                began = time.monotonic()
                 over = ending is not None and ending.is_set()
-                made.attempts.append(NOT_SENT if over else attempt(asking, example, last=last, hushed=hushed))
-    except Exception as error:
-        made.error = error
-    made.seconds = time.monotonic() - began
-    return made
+                try:
+                    made[place] = NOT_SENT if over else attempt(asking, example, last=last, hushed=hushed)
+                except Exception as error:
+                    errors.append(error)
+                seconds.append(time.monotonic() - began)
+
+    if threads is None:
+        work()
+    else:
+        # Plain threads see nothing of dspy.context.
+        at_work = [threads.submit(contextvars.copy_context().run, work) for _ in range(min(number, len(pairs)))]
+        for one in at_work:
+            one.result()
+    return Batch(dict(sorted(made.items())), errors[0] if errors else None, sum(seconds))
 
 
 def attempt(asking: Asking, example: dspy.Example, *, last: bool, hushed: bool) -> Attempt:

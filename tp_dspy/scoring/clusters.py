@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,16 @@ from tp_dspy.lms.embedded import embedded_key
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["DaskExecutor", "connected", "kept", "local", "wait_for_worker"]
+__all__ = ["LEAN", "DaskExecutor", "connected", "kept", "local", "wait_for_worker"]
+
+LEAN: Mapping[str, Any] = {
+    # Dask would look at the stacks of all threads a hundred times a second, measure its event loop's delay fifty times,
+    # and its process's CPU and memory twice: a third of the CPU of a worker with many threads that mostly wait.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+"""Settings of Dask for workers whose threads mostly wait."""
 
 # Seconds that a cluster may take until it has a worker, and a scheduler until it answers.
 _PATIENCE, _REACHED = 60.0, 20.0
@@ -121,8 +130,7 @@ def local(threads: int) -> Client:
 
     embedded_key()  # in the environment that they inherit
     processes = min(os.cpu_count() or 1, threads)
-    # Dask would look at the stacks of all threads a hundred times a second.
-    with dask.config.set({"distributed.worker.profile.enabled": False}):
+    with dask.config.set(LEAN):
         cluster = distributed.LocalCluster(
             n_workers=processes,
             threads_per_worker=math.ceil(threads / processes),

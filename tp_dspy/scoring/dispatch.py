@@ -28,7 +28,8 @@ class Dispatch(Generic[Item, Result]):
     Args:
         items: What is to be done; their end is the end of all, also where they decide that no further one may begin.
         submit: Begins one.
-        room: How many may be under way, at least 1; asked when something ends, as a cluster grows.
+        room: How much may be under way, at least 1; asked when something ends, as a cluster grows.
+        weight: How much of that an item takes, at least 1; asked before it begins. One may take more than is left.
         ended: Told of each that ended, in its thread, before the next begins.
 
     What one of these functions raises lets nothing further begin, and is raised to whoever iterates, after what had
@@ -41,10 +42,11 @@ class Dispatch(Generic[Item, Result]):
         submit: Callable[[Item], Future[Result]],
         *,
         room: Callable[[], int],
+        weight: Callable[[Item], int] = lambda item: 1,
         ended: Callable[[Item, Future[Result]], None] = lambda item, future: None,
     ) -> None:
         self._items = iter(items)
-        self._submit, self._room, self._ended = submit, room, ended
+        self._submit, self._room, self._weight, self._ended = submit, room, weight, ended
         self._results: queue.SimpleQueue[tuple[Item, Future[Result]] | BaseException | None] = queue.SimpleQueue()
         # Reentrant, as `close` may be called by what is called while it is held: the items, a collected generator.
         self._lock = threading.RLock()
@@ -74,15 +76,15 @@ class Dispatch(Generic[Item, Result]):
     def _fill(self) -> None:
         """Begin what there is room for."""
         while (begun := self._next()) is not None:
-            item, future = begun
+            item, weight, future = begun
             # A future that has ended by now calls back at once, in this thread: this loop goes on anyway.
             self._here.filling = True
             try:
-                future.add_done_callback(functools.partial(self._done, item))
+                future.add_done_callback(functools.partial(self._done, item, weight))
             finally:
                 self._here.filling = False
 
-    def _next(self) -> tuple[Item, Future[Result]] | None:
+    def _next(self) -> tuple[Item, int, Future[Result]] | None:
         """Begin one more, if there is room: in one go, so that after `close` nothing is counted that does not run."""
         with self._lock:
             if self._over or self._under_way >= max(1, self._room()):
@@ -90,18 +92,20 @@ class Dispatch(Generic[Item, Result]):
             self._under_way += 1  # Not taken back where something raises: nobody is to say that this was all.
             item = next(self._items, _NOTHING)
             if item is not _NOTHING:
-                return item, self._submit(item)
+                weight = self._weight(item)
+                self._under_way += weight - 1
+                return item, weight, self._submit(item)
             self._under_way -= 1
             self._finish()
             return None
 
-    def _done(self, item: Item, future: Future[Result]) -> None:
+    def _done(self, item: Item, weight: int, future: Future[Result]) -> None:
         inline = getattr(self._here, "filling", False)
         try:
             self._ended(item, future)
             self._results.put((item, future))
             with self._lock:
-                self._under_way -= 1
+                self._under_way -= weight
                 if self._over:
                     self._finish()
             if not inline:

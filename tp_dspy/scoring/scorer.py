@@ -39,6 +39,8 @@ Key = TypeVar("Key", bound=Hashable)
 # An outage: at least so many failures, and most of what was tried. DSPy has retried each of them by then.
 _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
+# What says nothing of the endpoint: it was silent, or not asked.
+_NO_FAILURE = (SILENT, NOT_SENT.outcome.error)
 # How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
 _AGAIN = 5
 _PATIENCE = 120.0
@@ -179,11 +181,12 @@ class Scorer:
                     yield key, outcome
                 elif not run.last and (again == 0 or outcome.error == SILENT or key in run.passing):
                     lost[key] = outcome
-                    failed += outcome.error != SILENT
+                    failed += outcome.error not in _NO_FAILURE
                     # An outage: most of the rest would be paid for in vain, even if some succeeded later.
                     most = failed >= _OUTAGE_FAILURES and failed > max(_OUTAGE_SHARE, self.max_error_rate) * done
                     if again == 0 and most:
-                        raise self._failed({k: o for k, o in lost.items() if o.error != SILENT}, done, run)
+                        failing = {k: o for k, o in lost.items() if o.error not in _NO_FAILURE}
+                        raise self._failed(failing, done, run)
                 else:
                     failures[key] = outcome
                     yield key, outcome
@@ -245,13 +248,17 @@ class Scorer:
                 return crew.submit(run.asking[id(block[0].program)], pairs, run.last)
 
             dispatch = Dispatch(
-                _blocks(jobs, run, crew), submit, room=crew.room, ended=lambda block, future: run.take(dispatch, future)
+                _blocks(jobs, run, crew),
+                submit,
+                room=crew.room,
+                weight=crew.weight,
+                ended=lambda block, future: run.take(dispatch, future),
             )
             known: deque[tuple[Job[Key], Attempt]] = deque()
             try:
                 for block, future in dispatch:
                     batch = future.result()
-                    known.extend(zip(block, batch.attempts, strict=False))
+                    known.extend((block[place], made) for place, made in batch.attempts.items())
                     while known:
                         job, made = known.popleft()
                         if made.passing:
@@ -265,7 +272,7 @@ class Scorer:
                 crew.wind_up()
                 for block, future in dispatch.left():
                     if not future.cancelled() and future.exception() is None:
-                        known.extend(zip(block, future.result().attempts, strict=False))
+                        known.extend((block[place], made) for place, made in future.result().attempts.items())
                 for job, made in known:
                     if late is not None and made.outcome != NOT_SENT.outcome:
                         late(job.key, made.outcome)
@@ -328,7 +335,7 @@ class _Run:
     def take(self, dispatch: Dispatch[Any, Batch], future: Future[Batch]) -> None:
         """Take in what came of a batch, in whichever thread it ended; where asking again cannot mend it, end all."""
         batch = future.result()
-        for made in batch.attempts:
+        for made in batch.attempts.values():
             if self.gate is not None:
                 self.gate.spent(made.outcome.usage)
             with self.lock:
