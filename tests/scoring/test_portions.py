@@ -110,29 +110,30 @@ def lognormal(mean: float, sigma: float, pairs: int, seed: int) -> list[float]:
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("mean", [0.05, 0.2, 1.0, 10.0])
-@pytest.mark.parametrize(("workers", "threads"), [(4, 64), (16, 16)])
+@pytest.mark.parametrize("mean", [0.05, 0.2, 1.0, 2.5, 10.0])
+@pytest.mark.parametrize(("workers", "threads"), [(4, 64), (16, 16), (16, 64)])
 def test_no_thread_waits_for_long(workers: int, threads: int, mean: float, sigma: float) -> None:
     for pairs in (60, 500, 20_000):
         shares = []
         for seed in range(3):
             seconds = lognormal(mean, sigma, pairs, seed)
             shares.append(Cluster(workers, threads).run(seconds) / one_queue(seconds, workers * threads))
-        assert sum(shares) / 3 < 1.1
+        assert sum(shares) / 3 < 1.06
 
 
 def test_where_pairs_are_fast_there_are_few_messages() -> None:
-    seconds = lognormal(0.1, 0.6, 20_000, 1)
-    with_blocks, without = Cluster(4, 64), Cluster(4, 64, blocks=False)
-    with_blocks.run(seconds), without.run(seconds)
-    # Of those of one pair, with which it begins, there are twice as many as places.
-    assert with_blocks.messages - 512 < (without.messages - 512) / 5
-    assert 64 < with_blocks.most <= 64 * 10
+    for workers, threads, pairs in ((4, 64, 20_000), (16, 64, 80_000)):
+        seconds, places = lognormal(0.5, 0.6, pairs, 1), workers * threads
+        with_blocks, without = Cluster(workers, threads), Cluster(workers, threads, blocks=False)
+        with_blocks.run(seconds), without.run(seconds)
+        # Of those of one pair, with which it begins, there are twice as many as places.
+        assert with_blocks.messages - 2 * places < (without.messages - 2 * places) / 5
+        assert threads < with_blocks.most <= threads * 10
 
 
 def test_where_pairs_are_slow_each_place_has_its_own() -> None:
     cluster = Cluster(4, 64)
-    cluster.run(lognormal(2.0, 0.6, 5_000, 1))
+    cluster.run(lognormal(5.0, 0.6, 5_000, 1))
     assert cluster.most == 0
 
 

@@ -19,11 +19,11 @@ _LONGEST = 32
 # Where pairs take less than this, it is the messages that all wait for. A block then takes all threads of a worker for
 # a second, and for no more than so many pairs each, as the next ones may be slower. It is told from as many pairs as
 # there are places: the first to end are the fastest.
-_FAST_SECONDS, _BLOCK_SECONDS, _MOST_EACH = 0.3, 1.0, 10
-# Workers have pairs for so many more seconds at hand: the threads are not to wait for the slowest pair of a block. With
-# these, 30,000 pairs (simulated: 4 workers of 64 threads or 16 of 16, lognormal seconds with sigma 0 to 1) take at most
-# 1.03 times as long as with one queue for all threads.
-_AHEAD_SECONDS = 6.0
+_FAST_SECONDS, _BLOCK_SECONDS, _MOST_EACH = 3.0, 1.0, 10
+# Threads are not to wait for the slowest pair of a block: workers have pairs at hand for so many more seconds, and so
+# many more for each thread. With these, 20,000 pairs (simulated: 4 workers of 64 threads, or 16 of 16 or 64; lognormal
+# seconds, sigma 0 to 1) take no longer than with one queue for all threads.
+_AHEAD_SECONDS, _AHEAD_EACH = 6.0, 6
 # Pairs from which it is told what a pair takes, the last ones.
 _WINDOW = 500
 
@@ -64,12 +64,14 @@ class Portions:
         """What a pair takes."""
         self.together = False
         """Whether the next portion is a block."""
-        self._known = 0
+        self._known = self._recent = 0
 
     def room(self) -> int:
         """Say how much may be under way, by `weight`."""
         users, places = max(1, self.load.users), self.places()
-        ahead = min(_AHEAD_SECONDS / self.seconds, 6 * _MOST_EACH) if self.together and self.seconds else 0
+        if not self.together or not self.seconds:
+            return max(1, places // users)
+        ahead = _AHEAD_EACH + min(_AHEAD_SECONDS / self.seconds, 6 * _MOST_EACH)
         return max(1, int(places * (1 + ahead)) // users)
 
     def size(self, left: int) -> int:
@@ -116,5 +118,6 @@ class Portions:
 
     def took(self, seconds: float, pairs: int) -> None:
         """Learn how many seconds so many pairs of a portion took together."""
-        self._known = min(_WINDOW, self._known) + pairs
-        self.seconds = (self.seconds or 0.0) + (seconds / pairs - (self.seconds or 0.0)) * pairs / self._known
+        self._known += pairs
+        self._recent = min(_WINDOW, self._recent) + pairs
+        self.seconds = (self.seconds or 0.0) + (seconds / pairs - (self.seconds or 0.0)) * pairs / self._recent

@@ -73,7 +73,7 @@ class Workers:
             yield opened
 
     def blocks(self) -> Mapping[str, int]:
-        """Say what threads each worker has, where all may be used: they decide by themselves how many pairs they run."""
+        """Say what threads each worker has, where all of them may be used: blocks take as many as there are."""
         there = self.threads
         enough = self.most is None or self.most >= sum(there.values())
         return there if enough and all(number >= _MANY_THREADS for number in there.values()) else {}
