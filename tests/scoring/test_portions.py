@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tp_dspy.scoring.portions import Load, Portions
+from tp_dspy.scoring.portions import Load, Pace, Portions
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Cluster:
     workers: int
     threads: int
     blocks: bool = True
+    pace: Pace = field(default_factory=Pace)
     now: float = 0.0
     messages: int = 0
     most: int = 0
@@ -43,7 +44,8 @@ class Cluster:
         self.free = dict(self.there)
         self.waiting: dict[str, deque[Sent]] = {name: deque() for name in self.there}
         places = self.workers * self.threads
-        self.portions = Portions(lambda: places, lambda: self.there if self.blocks else {}, Load(1), limited=False)
+        there = self.there if self.blocks else {}
+        self.portions = Portions(lambda: places, lambda: there, Load(1), self.pace, limited=False)
         self.count = 0
 
     def run(self, seconds: Sequence[float]) -> float:
@@ -63,7 +65,7 @@ class Cluster:
             if not sent.left:
                 under_way -= sent.weight
                 self.portions.ended(sent.place, sent.pairs)
-                self.portions.took(sent.seconds, sent.pairs)
+                self.pace.took(sent.seconds, sent.pairs)
 
     def send(self, todo: deque[float]) -> Sent:
         pairs = min(len(todo), self.portions.size(len(todo)))
@@ -137,12 +139,24 @@ def test_where_pairs_are_slow_each_place_has_its_own() -> None:
     assert cluster.most == 0
 
 
+def test_a_step_begins_at_the_pace_of_the_last_one() -> None:
+    first = Cluster(4, 64)
+    first.run(lognormal(0.2, 0.6, 600, 1))
+    seconds = lognormal(0.2, 0.6, 600, 2)
+    then = Cluster(4, 64, pace=first.pace)
+    assert then.run(seconds) < 1.25 * one_queue(seconds, 256)
+    assert then.messages < 40 < 500 < first.messages
+
+
+def portions(threads: dict[str, int], load: Load, seconds: float, *, limited: bool = False) -> Portions:
+    places = sum(threads.values())
+    return Portions(lambda: places, lambda: threads, load, Pace(seconds, 1_000), limited=limited)
+
+
 def test_those_who_share_a_cluster_give_their_blocks_to_different_workers() -> None:
     load, there = Load(2), {"a": 8, "b": 8, "c": 16}
-    first, second = (Portions(lambda: 32, lambda: there, load, limited=False) for _ in range(2))
-    for one in (first, second):
-        one.took(0.1 * 32, 32)
-        assert one.size(10_000) > 8
+    first, second = (portions(there, load, 0.1) for _ in range(2))
+    assert all(one.size(10_000) > 8 for one in (first, second))
     chosen = [one.place(40)[0] for one in (first, second, first, second)]
     # By what there is to do for each thread.
     assert sorted(map(str, chosen)) == ["a", "b", "c", "c"]
@@ -150,24 +164,21 @@ def test_those_who_share_a_cluster_give_their_blocks_to_different_workers() -> N
     first.ended("c", 40)
     assert second.place(1)[0] == "c"
     # Each has half of what is under way at most.
-    alone = Portions(lambda: 32, lambda: there, Load(1), limited=False)
-    alone.took(0.1 * 32, 32)
+    alone = portions(there, Load(1), 0.1)
     alone.size(10_000)
     assert first.room() == alone.room() // 2
 
 
 def test_a_block_is_for_another_worker_where_its_own_is_lost() -> None:
     there = {"a": 8}
-    portions = Portions(lambda: 8, lambda: there, Load(1), limited=False)
-    portions.took(0.1 * 8, 8)
-    portions.size(1_000)
-    assert portions.place(10) == ("a", {"workers": ["a"], "allow_other_workers": True})
+    one = portions(there, Load(1), 0.1)
+    one.size(1_000)
+    assert one.place(10) == ("a", {"workers": ["a"], "allow_other_workers": True})
     there.clear()  # between the decision and the place
-    assert portions.place(10) == (None, {})
-    portions.ended("a", 10)
+    assert one.place(10) == (None, {})
+    one.ended("a", 10)
 
 
 def test_pairs_that_wait_for_an_endpoint_go_alone() -> None:
-    portions = Portions(lambda: 64, lambda: {"a": 64}, Load(1), limited=True)
-    portions.took(0.01 * 500, 500)
-    assert portions.size(10_000) == portions.weight(1) == 1 and portions.place(1) == (None, {})
+    one = portions({"a": 64}, Load(1), 0.01, limited=True)
+    assert one.size(10_000) == one.weight(1) == 1 and one.place(1) == (None, {})

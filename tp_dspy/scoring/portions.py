@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Load", "Portions"]
+__all__ = ["Load", "Pace", "Portions"]
 
 # A batch costs an executor some milliseconds of CPU (Dask: about 5 in all), as much as scoring a few pairs: so batches
 # are to take so long, in seconds, if that many pairs are left; and no longer than this, as what a lost worker had under
@@ -42,6 +42,27 @@ class Load:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+@dataclass
+class Pace:
+    """What a pair takes, told from the last ones.
+
+    Attributes:
+        seconds: The mean; None while nothing is known.
+        known: From how many pairs, in all.
+    """
+
+    seconds: float | None = None
+    known: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def took(self, seconds: float, pairs: int) -> None:
+        """Learn how many seconds so many pairs took together."""
+        with self.lock:
+            weight = pairs / (min(_WINDOW, self.known) + pairs)
+            self.known += pairs
+            self.seconds = (self.seconds or 0.0) * (1.0 - weight) + seconds / pairs * weight
+
+
 class Portions:
     """Decides what is sent next.
 
@@ -53,42 +74,46 @@ class Portions:
         places: Says how many batches the executor runs at once.
         threads: Says how many threads each worker has, by its address; none where there are no blocks.
         load: Of the executor.
+        pace: Of earlier pairs, which is kept up to date here.
         limited: Whether each pair has to wait for an endpoint, and therefore is sent alone.
     """
 
     def __init__(
-        self, places: Callable[[], int], threads: Callable[[], Mapping[str, int]], load: Load, *, limited: bool
+        self,
+        places: Callable[[], int],
+        threads: Callable[[], Mapping[str, int]],
+        load: Load,
+        pace: Pace,
+        *,
+        limited: bool,
     ) -> None:
-        self.places, self.threads, self.load, self.limited = places, threads, load, limited
-        self.seconds: float | None = None
-        """What a pair takes."""
+        self.places, self.threads, self.load, self.pace, self.limited = places, threads, load, pace, limited
         self.together = False
         """Whether the next portion is a block."""
-        self._known = self._recent = 0
 
     def room(self) -> int:
         """Say how much may be under way, by `weight`."""
         users, places = max(1, self.load.users), self.places()
-        if not self.together or not self.seconds:
+        if not self.together or not self.pace.seconds:
             return max(1, places // users)
-        ahead = _AHEAD_EACH + min(_AHEAD_SECONDS / self.seconds, 6 * _MOST_EACH)
+        ahead = _AHEAD_EACH + min(_AHEAD_SECONDS / self.pace.seconds, 6 * _MOST_EACH)
         return max(1, int(places * (1 + ahead)) // users)
 
     def size(self, left: int) -> int:
         """Say how many pairs to send next at most, of so many that are left, and decide how."""
-        there = self.threads()
-        if self.limited or not self.seconds or (there and self._known < self.places()):
+        there, seconds = self.threads(), self.pace.seconds
+        if self.limited or not seconds or (there and self.pace.known < self.places()):
             return 1
-        self.together = bool(there) and self.seconds < _FAST_SECONDS
+        self.together = bool(there) and seconds < _FAST_SECONDS
         if self.together:
             each = sum(there.values()) / len(there)
-            whole = each * min(_MOST_EACH, _BLOCK_SECONDS / self.seconds) / max(1, self.load.users)
+            whole = each * min(_MOST_EACH, _BLOCK_SECONDS / seconds) / max(1, self.load.users)
             # The last ones are to end together.
             return max(1, round(min(whole, max(left / (6 * len(there)), each / 4))))
         room = self.room()
         # Here too: of what is left for a place, a batch takes half.
-        fair = max(left / (2 * room), min(_LEAST_SECONDS / self.seconds, left / room))
-        return max(1, math.ceil(min(_LONGEST, _MOST_SECONDS / self.seconds, fair) - 0.5))
+        fair = max(left / (2 * room), min(_LEAST_SECONDS / seconds, left / room))
+        return max(1, math.ceil(min(_LONGEST, _MOST_SECONDS / seconds, fair) - 0.5))
 
     def weight(self, pairs: int) -> int:
         """Say how much of the room the next portion takes."""
@@ -115,9 +140,3 @@ class Portions:
         if place is not None:
             with self.load.lock:
                 self.load.under_way[place] -= pairs
-
-    def took(self, seconds: float, pairs: int) -> None:
-        """Learn how many seconds so many pairs of a portion took together."""
-        self._known += pairs
-        self._recent = min(_WINDOW, self._recent) + pairs
-        self.seconds = (self.seconds or 0.0) + (seconds / pairs - (self.seconds or 0.0)) * pairs / self._recent

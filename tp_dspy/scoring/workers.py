@@ -28,7 +28,7 @@ from tp_dspy.scoring.at_worker import Pairs, at_worker, end, packed, read_batch,
 from tp_dspy.scoring.attempts import NOT_SENT, Asking, Batch
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.parcels import pack
-from tp_dspy.scoring.portions import Load, Portions
+from tp_dspy.scoring.portions import Load, Pace, Portions
 from tp_dspy.scoring.throttle import Throttle, Throttles, until
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Workers:
         self.executor, self.places, self.most, self.client = executor, capacity, most, client
         self.threads: Mapping[str, int] = {}
         """Of each worker of the cluster, by its address."""
+        self.pace = Pace()
 
     @contextlib.contextmanager
     def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[_AtWorkers]:
@@ -150,7 +151,9 @@ class _AtWorkers:
 
     def __init__(self, workers: Workers, load: Load, throttles: Throttles, ending: threading.Event | None) -> None:
         self.workers, self.throttles, self.ending = workers, throttles, ending
-        self.portions = Portions(lambda: workers.capacity, workers.blocks, load, limited=throttles.limited)
+        self.portions = Portions(
+            lambda: workers.capacity, workers.blocks, load, workers.pace, limited=throttles.limited
+        )
         self.token = uuid.uuid4().hex
         # Of whoever scores: threads of this class would see only what dspy.configure set.
         self.context = contextvars.copy_context()
@@ -272,7 +275,7 @@ class _AtWorkers:
             _give_back(held)
             self.throttles.settle(batch.tally)
             if batch.attempts:
-                self.portions.took(batch.seconds, len(batch.attempts))
+                self.workers.pace.took(batch.seconds, len(batch.attempts))
                 requests = max((counts.requests for counts in batch.tally.values()), default=0) / len(batch.attempts)
                 self.requests = max(1.0, 0.9 * self.requests + 0.1 * requests)
             made.set_result(batch)
