@@ -134,17 +134,35 @@ def test_a_worker_that_is_killed_loses_nothing(client: distributed.Client) -> No
     killed = threading.Event()
     with served(lambda text: Reply("B"), latency=0.05) as server:
         scorer = Scorer(PLAIN, lm=http_lm(server), executor=client)
-        prepared = scorer.prepare(program())
+        prepared, pairs = scorer.prepare(program()), 50 * threads_of(client)
         found: dict[int, float] = {}
-        for key, outcome in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(400))]):
+        for key, outcome in scorer.score([Job(i, prepared, e) for i, e in enumerate(examples(pairs))]):
             found[key] = outcome.correct
             if len(found) == 60:
                 os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
                 killed.set()
-        assert killed.is_set() and len(found) == 400 and sum(found.values()) == 400
-        again = len(server.answered) - 400
+        assert killed.is_set() and len(found) == sum(found.values()) == pairs
+        again = len(server.answered) - pairs
         assert 0 <= again <= threads_of(client) // 2 * 32
     client.wait_for_workers(2, timeout=60)  # its nanny starts another
+
+
+class Names(Travelling):
+    """Says which thread it is in."""
+
+    def complete(self, request: Request) -> Response:
+        time.sleep(self.latency)
+        return _response(PromptView.of(request), Reply(threading.current_thread().name))
+
+
+def test_workers_with_many_threads_run_fast_pairs_in_blocks(client: distributed.Client) -> None:
+    lm = dspy.LM("scripted/names", engine=Names(0.02), cache=False)
+    outcomes = Scorer(PLAIN, lm=lm, executor=client).outcomes(program(), examples(600))
+    in_blocks = sum((one.reply or "").startswith("tp_dspy-scorer") for one in outcomes)
+    assert 300 < in_blocks < 600 if threads_of(client) == 2 * MANY else in_blocks == 0
+    # Fewer threads than there are can be used at once only where each batch has one of its own.
+    few = Scorer(PLAIN, lm=lm, executor=client, num_threads=6).outcomes(program("Few."), examples(60))
+    assert not any((one.reply or "").startswith("tp_dspy-scorer") for one in few)
 
 
 class Pids(Travelling):
@@ -199,7 +217,7 @@ def test_a_result_that_cannot_be_fetched_is_told_of(
 class Ending:
     """A gate that lets everything begin."""
 
-    by_cost = False
+    by_cost = by_time = False
 
     def __init__(self) -> None:
         self.ending = threading.Event()

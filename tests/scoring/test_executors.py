@@ -230,7 +230,7 @@ def test_requests_of_which_nobody_knows_are_not_given_back() -> None:
 @pytest.mark.parametrize("by_cost", [False, True])
 def test_a_gate_is_asked_before_every_pair_also_within_batches(by_cost: bool) -> None:
     class Three:
-        ending = threading.Event()
+        ending, by_time = threading.Event(), False
 
         def __init__(self) -> None:
             self.begun, self.by_cost = 0, by_cost

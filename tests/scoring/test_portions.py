@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tp_dspy.scoring.portions import Load, Pace, Portions
+from tp_dspy.scoring.portions import Load, Portions
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Cluster:
     workers: int
     threads: int
     blocks: bool = True
-    pace: Pace = field(default_factory=Pace)
+    fast: bool = False
     now: float = 0.0
     messages: int = 0
     most: int = 0
@@ -45,7 +45,7 @@ class Cluster:
         self.waiting: dict[str, deque[Sent]] = {name: deque() for name in self.there}
         places = self.workers * self.threads
         there = self.there if self.blocks else {}
-        self.portions = Portions(lambda: places, lambda: there, Load(1), self.pace, limited=False)
+        self.portions = Portions(lambda: places, lambda: there, Load(1), fast=self.fast)
         self.count = 0
 
     def run(self, seconds: Sequence[float]) -> float:
@@ -65,7 +65,7 @@ class Cluster:
             if not sent.left:
                 under_way -= sent.weight
                 self.portions.ended(sent.place, sent.pairs)
-                self.pace.took(sent.seconds, sent.pairs)
+                self.portions.took(sent.seconds, sent.pairs)
 
     def send(self, todo: deque[float]) -> Sent:
         pairs = min(len(todo), self.portions.size(len(todo)))
@@ -112,7 +112,7 @@ def lognormal(mean: float, sigma: float, pairs: int, seed: int) -> list[float]:
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("mean", [0.05, 0.2, 1.0, 2.5, 10.0])
+@pytest.mark.parametrize("mean", [0.05, 0.2, 0.5, 1.0, 10.0])
 @pytest.mark.parametrize(("workers", "threads"), [(4, 64), (16, 16), (16, 64)])
 def test_no_thread_waits_for_long(workers: int, threads: int, mean: float, sigma: float) -> None:
     for pairs in (60, 500, 20_000):
@@ -125,7 +125,7 @@ def test_no_thread_waits_for_long(workers: int, threads: int, mean: float, sigma
 
 def test_where_pairs_are_fast_there_are_few_messages() -> None:
     for workers, threads, pairs in ((4, 64, 20_000), (16, 64, 80_000)):
-        seconds, places = lognormal(0.5, 0.6, pairs, 1), workers * threads
+        seconds, places = lognormal(0.2, 0.6, pairs, 1), workers * threads
         with_blocks, without = Cluster(workers, threads), Cluster(workers, threads, blocks=False)
         with_blocks.run(seconds), without.run(seconds)
         # Of those of one pair, with which it begins, there are twice as many as places.
@@ -139,18 +139,30 @@ def test_where_pairs_are_slow_each_place_has_its_own() -> None:
     assert cluster.most == 0
 
 
-def test_a_step_begins_at_the_pace_of_the_last_one() -> None:
+def test_a_step_after_a_fast_one_begins_with_small_blocks() -> None:
     first = Cluster(4, 64)
     first.run(lognormal(0.2, 0.6, 600, 1))
     seconds = lognormal(0.2, 0.6, 600, 2)
-    then = Cluster(4, 64, pace=first.pace)
-    assert then.run(seconds) < 1.25 * one_queue(seconds, 256)
-    assert then.messages < 40 < 500 < first.messages
+    then = Cluster(4, 64, fast=first.portions.fast)
+    # Two or three pairs for each thread: the last ones decide.
+    assert then.run(seconds) < 1.5 * one_queue(seconds, 256)
+    assert then.messages < 60 < 500 < first.messages
 
 
-def portions(threads: dict[str, int], load: Load, seconds: float, *, limited: bool = False) -> Portions:
+@pytest.mark.parametrize("mean", [5.0, 30.0])
+def test_where_pairs_are_not_fast_any_more_it_shows_soon(mean: float) -> None:
+    """What is under way is no more than there are threads for, until it is known."""
+    seconds = lognormal(mean, 0.6, 5_000, 1)
+    cluster = Cluster(4, 64, fast=True)
+    assert cluster.run(seconds) < 1.15 * one_queue(seconds, 256)
+    assert cluster.most <= 16 and not cluster.portions.fast
+
+
+def portions(threads: dict[str, int], load: Load, seconds: float) -> Portions:
     places = sum(threads.values())
-    return Portions(lambda: places, lambda: threads, load, Pace(seconds, 1_000), limited=limited)
+    made = Portions(lambda: places, lambda: threads, load)
+    made.took(seconds * places, places)
+    return made
 
 
 def test_those_who_share_a_cluster_give_their_blocks_to_different_workers() -> None:
@@ -175,10 +187,45 @@ def test_a_block_is_for_another_worker_where_its_own_is_lost() -> None:
     one.size(1_000)
     assert one.place(10) == ("a", {"workers": ["a"], "allow_other_workers": True})
     there.clear()  # between the decision and the place
-    assert one.place(10) == (None, {})
+    assert one.place(10) == (None, {}) and one.together
     one.ended("a", 10)
+    assert not one.load.under_way["a"]
+
+
+def test_a_cluster_that_grew_is_not_flooded() -> None:
+    there = {"a": 16, "b": 16}
+    one = Portions(lambda: sum(there.values()), lambda: there, Load(1))
+    one.took(0.1 * 40, 40)
+    assert one.size(10_000) > 16 and one.room() > 32 * 4
+    there |= {f"more-{i}": 64 for i in range(16)}
+    assert one.size(10_000) > 8 and one.room() == sum(there.values())
+
+
+def test_it_does_not_go_to_and_fro() -> None:
+    one = portions({"a": 16}, Load(1), 0.45)
+    one.size(1_000)
+    assert one.together
+    one.took(0.8 * 2_000, 2_000)
+    one.size(1_000)
+    assert one.together
+    one.took(3.0 * 2_000, 2_000)
+    assert one.size(1_000) < 16 and not one.together
+    one.took(0.8 * 9_000, 9_000)
+    one.size(1_000)
+    assert not one.together
+
+
+def test_large_examples_go_in_small_blocks() -> None:
+    one = portions({"a": 64, "b": 64}, Load(1), 0.1)
+    assert one.size(10_000) > 200
+    one.packed(50_000_000, 50)
+    assert one.size(10_000) == 1 and one.room() == 128
+    for _ in range(60):
+        one.packed(20_000, 10)
+    assert 100 < one.size(10_000) <= 500
 
 
 def test_pairs_that_wait_for_an_endpoint_go_alone() -> None:
-    one = portions({"a": 64}, Load(1), 0.01, limited=True)
+    one = Portions(lambda: 64, lambda: {"a": 64}, Load(1), alone=True, fast=True)
+    one.took(0.01 * 500, 500)
     assert one.size(10_000) == one.weight(1) == 1 and one.place(1) == (None, {})

@@ -232,6 +232,12 @@ class Ledger:
             self._calls[kind] += refused is None
             return refused
 
+    @property
+    def by_time(self) -> bool:
+        """Whether there is a budget of seconds."""
+        mine = any(isinstance(budget, Seconds) for budget in self.budgets)
+        return mine or (self._whole is not None and self._whole.by_time)
+
     def add(self, usage: Usage) -> None:
         """Take in what a call has cost."""
         with self._lock:
@@ -325,6 +331,10 @@ class _Gate:
     def by_cost(self) -> bool:
         # Of seconds it is known that a batch takes few.
         return any(_step(b, self.kind) == 0 and not isinstance(b, Seconds) for b in self.ledger.budgets)
+
+    @property
+    def by_time(self) -> bool:
+        return self.ledger.by_time
 
     def begin(self) -> str | None:
         return self.ledger.may_begin(self.kind)

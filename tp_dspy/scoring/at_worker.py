@@ -6,14 +6,15 @@ does into every list in them, spends as much CPU on these as scoring them takes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
@@ -34,6 +35,8 @@ Pairs = Sequence[tuple[dspy.Example, bool]]
 """Examples, and whether the reply to each was empty before."""
 
 _SWITCH_SECONDS = 0.05
+# Pools of runs that have ended, or have no block here for now.
+_IDLE_POOLS = 2
 # Runs of which a worker remembers whether they are to end.
 _REMEMBERED = 256
 
@@ -67,7 +70,7 @@ def packed(pairs: Pairs) -> bytes:
     return bytes(cloudpickle.dumps(pairs))
 
 
-def at_worker(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: int, together: bool = False) -> bytes:
+def at_worker(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: int, threads: int = 1) -> bytes:
     """Make attempts, in a process that may never have heard of the program.
 
     Args:
@@ -76,30 +79,34 @@ def at_worker(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: in
         last: Whether the pairs are being tried for the last time.
         token: Of the run, see `end`.
         capacity: How many calls the executor makes at once, for a process that does not know its own number.
-        together: Whether to make them in as many threads as this process, a Dask worker, has.
+        threads: How many threads of a Dask worker to make them in, instead of one after the other.
 
     Returns:
         What `read_batch` reads.
     """
-    return pickle.dumps(_made(parcel, pairs, last, token, capacity, together), pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps(_made(parcel, pairs, last, token, capacity, threads), pickle.HIGHEST_PROTOCOL)
 
 
-def _made(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: int, together: bool) -> tuple[Any, ...]:
-    threads = _threads_here()
+def _made(parcel: Parcel, pairs: bytes, last: bool, token: str, capacity: int, threads: int) -> tuple[Any, ...]:
+    worker = _worker()
+    here = None if worker is None else int(worker.state.nthreads)
     try:
-        asking = parcel.open(threads or capacity)
+        asking = parcel.open(here or capacity)
     except Exception as error:
         return [], _portable(error), 0.0, {}
-    many: dict[str, Any] = {"threads": _pool(threads), "number": threads} if threads and together else {}
     # What modules remember of their calls is for whoever looks at them, and here nobody does.
-    with dspy.context(max_history_size=1), tallied() as tally:
-        made = run_batch(asking, pickle.loads(pairs), last=last, ending=_ending_of(token), **many)
+    with dspy.context(max_history_size=1), tallied() as tally, contextlib.ExitStack() as stack:
+        more: dict[str, Any] = {}
+        if here is not None and threads > 1:
+            number = min(threads, here)
+            more = {"threads": stack.enter_context(_pool(worker, token, number)), "number": number}
+        made = run_batch(asking, pickle.loads(pairs), last=last, ending=_ending_of(token), **more)
     flat = [
         (place, _flags(one), _of_outcome(one.outcome), _of_usage(one.outcome.usage))
         for place, one in made.attempts.items()
     ]
     fatal = None if made.error is None else _portable(made.error)
-    return flat, fatal, made.seconds, {name: tuple(vars(counts).values()) for name, counts in tally.items()}
+    return flat, fatal, made.seconds, {name: tuple(vars(counts).values()) for name, counts in dict(tally).items()}
 
 
 def read_batch(made: bytes) -> Batch:
@@ -112,22 +119,43 @@ def read_batch(made: bytes) -> Batch:
     return Batch(attempts, error, seconds, {name: Counts(*counts) for name, counts in tally.items()})
 
 
-_pools: dict[int, Executor] = {}
+@dataclass
+class _Pool:
+    """Threads, and how many blocks are being run in them."""
+
+    threads: Executor
+    blocks: int = 0
+
+
+# By the run and the worker's address: what hangs in one run holds up no other. The oldest first.
+_pools: OrderedDict[tuple[str, str], _Pool] = OrderedDict()
 _pools_lock = threading.Lock()
 
 
-def _pool(threads: int) -> Executor:
-    """Give the threads of this worker, the same for all runs: first come, first served."""
+@contextlib.contextmanager
+def _pool(worker: Any, token: str, number: int) -> Iterator[Executor]:
+    """Give the threads of a run in this worker, for a block."""
     # They do not keep a process from ending, as those of Python's own would, when the LM hangs.
     from distributed.threadpoolexecutor import ThreadPoolExecutor
 
     with _pools_lock:
-        if threads not in _pools:
-            # Threads that wait for the interpreter ask for it each time this is over, which with many of them took a
-            # tenth of the CPU; and none of them computes for long.
-            sys.setswitchinterval(max(sys.getswitchinterval(), _SWITCH_SECONDS))
-            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="tp_dspy-scorer")
-        return _pools[threads]
+        pool = _pools.get((token, worker.address))
+        if pool is None:
+            made = ThreadPoolExecutor(number, thread_name_prefix="tp_dspy-scorer")
+            pool = _pools[token, worker.address] = _Pool(made)
+            if worker.nanny:  # The process is the worker's own.
+                # Threads that wait for the interpreter ask for it each time this is over, which with many of them took
+                # a tenth of the CPU.
+                sys.setswitchinterval(max(sys.getswitchinterval(), _SWITCH_SECONDS))
+        pool.blocks += 1
+    try:
+        yield pool.threads
+    finally:
+        with _pools_lock:
+            pool.blocks -= 1
+            idle = [key for key, one in _pools.items() if not one.blocks]
+            for key in idle[: max(0, len(idle) - _IDLE_POOLS)]:
+                _pools.pop(key).threads.shutdown(wait=False)
 
 
 _OUTCOME = [field.name for field in fields(Outcome) if field.name != "usage"]
@@ -136,14 +164,14 @@ _of_usage = attrgetter(*(field.name for field in fields(Usage)))
 _flags = attrgetter(*(field.name for field in fields(Attempt) if field.name != "outcome"))
 
 
-def _threads_here() -> int | None:
-    """Say how many batches this process works at, if it is a Dask worker."""
+def _worker() -> Any | None:
+    """Give the Dask worker that this thread works for, if it does."""
     if "distributed" not in sys.modules:
         return None
     from distributed import get_worker
 
     try:
-        return int(get_worker().state.nthreads)
+        return get_worker()
     except ValueError:
         return None
 

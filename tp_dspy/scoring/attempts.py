@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -34,6 +35,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 SILENT = "The reply was empty."
 """The error of a pair whose reply was empty: in the end the prompt's fault, until then maybe the endpoint's."""
+# Seconds between two looks whether a run is to end, and that what is under way then is waited for.
+_TICK, _GRACE = 0.25, 1.5
 _FILTERED = "The provider's content filter kept the reply back."
 
 
@@ -125,12 +128,12 @@ def run_batch(
         pairs: Examples, and whether the reply was empty before.
         last: Whether the pairs are being tried for the last time.
         ending: Set when no further call is to begin.
-        threads: Where to make them, if not in this thread.
+        threads: Where to make them, if not in this thread. What is under way in them at the end is waited for a little.
         number: How many of these threads to use at most.
     """
     todo = deque(enumerate(pairs))
     made: dict[int, Attempt] = {}
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     seconds: list[float] = []
 
     def work() -> None:
@@ -144,7 +147,7 @@ def run_batch(
                 over = ending is not None and ending.is_set()
                 try:
                     made[place] = NOT_SENT if over else attempt(asking, example, last=last, hushed=hushed)
-                except Exception as error:
+                except BaseException as error:
                     errors.append(error)
                 seconds.append(time.monotonic() - began)
 
@@ -152,10 +155,24 @@ def run_batch(
         work()
     else:
         # Plain threads see nothing of dspy.context.
-        at_work = [threads.submit(contextvars.copy_context().run, work) for _ in range(min(number, len(pairs)))]
-        for one in at_work:
-            one.result()
-    return Batch(dict(sorted(made.items())), errors[0] if errors else None, sum(seconds))
+        loops = [threads.submit(contextvars.copy_context().run, work) for _ in range(min(number, len(pairs)))]
+        _wait_for(loops, lambda: bool(errors) or (ending is not None and ending.is_set()))
+        if ending is not None and ending.is_set():
+            made |= {place: NOT_SENT for place, _ in todo}
+    if errors and not isinstance(errors[0], Exception):
+        raise errors[0]
+    known = made.copy()  # What hangs may still end.
+    return Batch(dict(sorted(known.items())), errors[0] if errors else None, sum(seconds))
+
+
+def _wait_for(loops: Sequence[Future[None]], over: Callable[[], bool]) -> None:
+    """Wait until all have ended; once it is over, for those that have begun, and not for long."""
+    left, deadline = set(loops), math.inf
+    while left and time.monotonic() < deadline:
+        left -= wait(left, timeout=_TICK).done
+        if deadline == math.inf and over():
+            deadline = time.monotonic() + _GRACE
+            left = {loop for loop in left if not loop.cancel()}
 
 
 def attempt(asking: Asking, example: dspy.Example, *, last: bool, hushed: bool) -> Attempt:

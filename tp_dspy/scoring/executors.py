@@ -54,12 +54,15 @@ class Opened(Protocol):
 class Crew(Protocol):
     """Makes attempts."""
 
-    def open(self, throttles: Throttles, ending: threading.Event | None) -> contextlib.AbstractContextManager[Opened]:
+    def open(
+        self, throttles: Throttles, ending: threading.Event | None, *, ahead: bool = True
+    ) -> contextlib.AbstractContextManager[Opened]:
         """Be ready until the block ends; what is under way then ends by itself, or is cancelled.
 
         Args:
             throttles: What the endpoints may be asked for.
             ending: Set when no further call is to begin.
+            ahead: Whether workers may have pairs at hand that are not to begin at once.
         """
         ...
 
@@ -77,7 +80,7 @@ class Threads:
         self._pools: dict[object, _Pool] = {}
 
     @contextlib.contextmanager
-    def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[Opened]:
+    def open(self, throttles: Throttles, ending: threading.Event | None, *, ahead: bool = True) -> Iterator[Opened]:
         """See `Crew`; the LMs are governed, so nothing is left to do with the throttles.
 
         Those who are at work for one run at the same time have the same threads: a program that is not to run in more

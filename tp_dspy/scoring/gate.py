@@ -34,6 +34,11 @@ class Gate(Protocol):
         """Whether what calls have cost decides if others may begin: then no more are to begin at once than must."""
         ...
 
+    @property
+    def by_time(self) -> bool:
+        """Whether the clock decides: then none are to begin later than they were let."""
+        ...
+
     def begin(self) -> str | None:
         """Let a call begin, and count it: None; or say why no further one may."""
         ...

@@ -9,21 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Load", "Pace", "Portions"]
+__all__ = ["Load", "Portions"]
 
 # A batch costs an executor some milliseconds of CPU (Dask: about 5 in all), as much as scoring a few pairs: so batches
 # are to take so long, in seconds, if that many pairs are left; and no longer than this, as what a lost worker had under
 # way is paid for again.
 _LEAST_SECONDS, _MOST_SECONDS = 0.8, 6.0
 _LONGEST = 32
-# Where pairs take less than this, it is the messages that all wait for. A block then takes all threads of a worker for
-# a second, and for no more than so many pairs each, as the next ones may be slower. It is told from as many pairs as
-# there are places: the first to end are the fastest.
-_FAST_SECONDS, _BLOCK_SECONDS, _MOST_EACH = 3.0, 1.0, 10
+# Where pairs take less than this, it is the messages that all wait for, until they take more than the other. A block then takes all threads of a worker for a second, and for no more than so many pairs each, as the next ones may
+# be slower; and no more than so many bytes.
+_FAST_SECONDS, _SLOW_SECONDS = 0.5, 1.5
+_BLOCK_SECONDS, _MOST_EACH = 1.0, 8
+_MOST_BYTES, _MOST_BYTES_UNDER_WAY = 1_000_000, 100_000_000
 # Threads are not to wait for the slowest pair of a block: workers have pairs at hand for so many more seconds, and so
 # many more for each thread. With these, 20,000 pairs (simulated: 4 workers of 64 threads, or 16 of 16 or 64; lognormal
-# seconds, sigma 0 to 1) take no longer than with one queue for all threads.
-_AHEAD_SECONDS, _AHEAD_EACH = 6.0, 6
+# seconds of mean 0.05 to 1, sigma 0 to 1) take no longer than with one queue for all threads.
+_AHEAD_SECONDS, _AHEAD_EACH = 5.0, 6
 # Pairs from which it is told what a pair takes, the last ones.
 _WINDOW = 500
 
@@ -42,40 +43,20 @@ class Load:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-@dataclass
-class Pace:
-    """What a pair takes, told from the last ones.
-
-    Attributes:
-        seconds: The mean; None while nothing is known.
-        known: From how many pairs, in all.
-    """
-
-    seconds: float | None = None
-    known: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def took(self, seconds: float, pairs: int) -> None:
-        """Learn how many seconds so many pairs took together."""
-        with self.lock:
-            weight = pairs / (min(_WINDOW, self.known) + pairs)
-            self.known += pairs
-            self.seconds = (self.seconds or 0.0) * (1.0 - weight) + seconds / pairs * weight
-
-
 class Portions:
     """Decides what is sent next.
 
     Batches are run one pair after the other, each by a place of the executor: the next begins when one has ended, which
     keeps all places busy however long a pair takes. Where pairs are fast that is more messages than pairs can be scored
-    in the same time: blocks then go to workers that run them in all their threads.
+    in the same time: blocks then go to workers that run them in all their threads. That is told from as many pairs as
+    there are places, as the first to end are the fastest; where those before were fast, from small blocks.
 
     Args:
         places: Says how many batches the executor runs at once.
         threads: Says how many threads each worker has, by its address; none where there are no blocks.
         load: Of the executor.
-        pace: Of earlier pairs, which is kept up to date here.
-        limited: Whether each pair has to wait for an endpoint, and therefore is sent alone.
+        alone: Whether each pair is sent alone, as it has to wait for an endpoint.
+        fast: Whether those scored before were.
     """
 
     def __init__(
@@ -83,37 +64,56 @@ class Portions:
         places: Callable[[], int],
         threads: Callable[[], Mapping[str, int]],
         load: Load,
-        pace: Pace,
         *,
-        limited: bool,
+        alone: bool = False,
+        fast: bool = False,
     ) -> None:
-        self.places, self.threads, self.load, self.pace, self.limited = places, threads, load, pace, limited
+        self.places, self.threads, self.load, self.alone, self.fast = places, threads, load, alone, fast
         self.together = False
         """Whether the next portion is a block."""
+        self.seconds: float | None = None
+        """What a pair takes, as the mean of the last ones."""
+        self._known = 0
+        self._bytes = 0.0
 
     def room(self) -> int:
         """Say how much may be under way, by `weight`."""
-        users, places = max(1, self.load.users), self.places()
-        if not self.together or not self.pace.seconds:
-            return max(1, places // users)
-        ahead = _AHEAD_EACH + min(_AHEAD_SECONDS / self.pace.seconds, 6 * _MOST_EACH)
-        return max(1, int(places * (1 + ahead)) // users)
+        share = max(1, self.places() // max(1, self.load.users))
+        if not self.together or not self.seconds or not self._sure():
+            return share
+        most = share * (1 + _AHEAD_EACH + min(_AHEAD_SECONDS / self.seconds, 4 * _MOST_EACH))
+        return max(share, int(min(most, _MOST_BYTES_UNDER_WAY / max(1.0, self._bytes))))
+
+    def _sure(self) -> bool:
+        return self._known >= self.places()
 
     def size(self, left: int) -> int:
         """Say how many pairs to send next at most, of so many that are left, and decide how."""
-        there, seconds = self.threads(), self.pace.seconds
-        if self.limited or not seconds or (there and self.pace.known < self.places()):
-            return 1
-        self.together = bool(there) and seconds < _FAST_SECONDS
+        there = {} if self.alone else self.threads()
+        if there and self._sure():
+            assert self.seconds is not None
+            self.fast = self.seconds < (_SLOW_SECONDS if self.together else _FAST_SECONDS)
+        self.together = bool(there) and self.fast
         if self.together:
             each = sum(there.values()) / len(there)
-            whole = each * min(_MOST_EACH, _BLOCK_SECONDS / seconds) / max(1, self.load.users)
-            # The last ones are to end together.
-            return max(1, round(min(whole, max(left / (6 * len(there)), each / 4))))
+            some = each / 4
+            if self._sure() and self.seconds:
+                whole = each * min(_MOST_EACH, _BLOCK_SECONDS / self.seconds) / max(1, self.load.users)
+                # The last ones are to end together.
+                some = min(whole, max(left / (6 * len(there)), some))
+            else:
+                some = min(some, left / (2 * len(there)))
+            return max(1, round(min(some, _MOST_BYTES / max(1.0, self._bytes))))
+        if self.alone or not self.seconds or (there and not self._sure()):
+            return 1
         room = self.room()
         # Here too: of what is left for a place, a batch takes half.
-        fair = max(left / (2 * room), min(_LEAST_SECONDS / seconds, left / room))
-        return max(1, math.ceil(min(_LONGEST, _MOST_SECONDS / seconds, fair) - 0.5))
+        fair = max(left / (2 * room), min(_LEAST_SECONDS / self.seconds, left / room))
+        return max(1, math.ceil(min(_LONGEST, _MOST_SECONDS / self.seconds, fair) - 0.5))
+
+    def share(self) -> int:
+        """Say how many threads of a worker a block is to be run in, at least 2."""
+        return max(2, max(self.threads().values(), default=0) // max(1, self.load.users))
 
     def weight(self, pairs: int) -> int:
         """Say how much of the room the next portion takes."""
@@ -125,9 +125,7 @@ class Portions:
         Returns:
             Its address, None for whichever is free; and with what arguments the portion is submitted.
         """
-        if not self.together:
-            return None, {}
-        there = self.threads()
+        there = self.threads() if self.together else {}
         with self.load.lock:
             found = min(there, key=lambda one: self.load.under_way[one] / there[one], default=None)
             if found is None:
@@ -140,3 +138,13 @@ class Portions:
         if place is not None:
             with self.load.lock:
                 self.load.under_way[place] -= pairs
+
+    def packed(self, size: int, pairs: int) -> None:
+        """Learn how many bytes so many pairs take."""
+        self._bytes = size / pairs if not self._bytes else 0.9 * self._bytes + 0.1 * size / pairs
+
+    def took(self, seconds: float, pairs: int) -> None:
+        """Learn how many seconds so many pairs took together."""
+        weight = pairs / (min(_WINDOW, self._known) + pairs)
+        self._known += pairs
+        self.seconds = (self.seconds or 0.0) * (1.0 - weight) + seconds / pairs * weight

@@ -39,8 +39,6 @@ Key = TypeVar("Key", bound=Hashable)
 # An outage: at least so many failures, and most of what was tried. DSPy has retried each of them by then.
 _OUTAGE_FAILURES = 10
 _OUTAGE_SHARE = 0.5
-# What says nothing of the endpoint: it was silent, or not asked.
-_NO_FAILURE = (SILENT, NOT_SENT.outcome.error)
 # How often a pair without an answer is tried again, at most; and the seconds after which it is for the last time.
 _AGAIN = 5
 _PATIENCE = 120.0
@@ -173,23 +171,27 @@ class Scorer:
             run.last = again > 0 and (again == _AGAIN or late_by_now or not self.throttles.failures)
             run.hushed |= {key for key, outcome in lost.items() if outcome.error == SILENT}
             run.passing = set()
-            earlier, lost, failed = lost, {}, 0
+            earlier, lost, failed, asked = lost, {}, 0, 0
             for done, (key, outcome) in enumerate(self._outcomes(todo, run, late), start=1):
+                if outcome.error == NOT_SENT.outcome.error:
+                    continue
+                asked += 1
                 if key in earlier:
                     outcome = replace(outcome, usage=earlier[key].usage + outcome.usage)
                 if outcome.status != "error":
                     yield key, outcome
                 elif not run.last and (again == 0 or outcome.error == SILENT or key in run.passing):
                     lost[key] = outcome
-                    failed += outcome.error not in _NO_FAILURE
+                    failed += outcome.error != SILENT
                     # An outage: most of the rest would be paid for in vain, even if some succeeded later.
                     most = failed >= _OUTAGE_FAILURES and failed > max(_OUTAGE_SHARE, self.max_error_rate) * done
                     if again == 0 and most:
-                        failing = {k: o for k, o in lost.items() if o.error not in _NO_FAILURE}
-                        raise self._failed(failing, done, run)
+                        raise self._failed({k: o for k, o in lost.items() if o.error != SILENT}, done, run)
                 else:
                     failures[key] = outcome
                     yield key, outcome
+            if asked < len(todo) and run.halted is None:  # All had been sent when the run was to end.
+                run.halted = (run.gate.begin() if run.gate is not None else None) or "the run is to end"
             if run.halted is not None:
                 raise HaltedError(run.halted)
             if not lost:
@@ -241,7 +243,8 @@ class Scorer:
     def _outcomes(
         self, jobs: Sequence[Job[Key]], run: _Run, late: Callable[[Key, Outcome], None] | None
     ) -> Iterator[tuple[Key, Outcome]]:
-        with self.crew.open(self.throttles, run.ending) as crew:
+        ahead = run.gate is None or not (run.gate.by_time or run.gate.by_cost)
+        with self.crew.open(self.throttles, run.ending, ahead=ahead) as crew:
 
             def submit(block: Sequence[Job[Key]]) -> Future[Batch]:
                 pairs = [(job.example, job.key in run.hushed) for job in block]

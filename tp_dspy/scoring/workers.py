@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from tp_dspy.errors import TransferPromptingError, WorkersLostError
+from tp_dspy.errors import ConfigurationError, TransferPromptingError, WorkersLostError
 from tp_dspy.scoring.at_worker import Pairs, at_worker, end, packed, read_batch, same
 from tp_dspy.scoring.attempts import NOT_SENT, Asking, Batch
 from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.parcels import pack
-from tp_dspy.scoring.portions import Load, Pace, Portions
+from tp_dspy.scoring.portions import Load, Portions
 from tp_dspy.scoring.throttle import Throttle, Throttles, until
 
 if TYPE_CHECKING:
@@ -62,14 +62,15 @@ class Workers:
         self.executor, self.places, self.most, self.client = executor, capacity, most, client
         self.threads: Mapping[str, int] = {}
         """Of each worker of the cluster, by its address."""
-        self.pace = Pace()
+        self.fast = False
+        """Whether pairs were fast the last time."""
 
     @contextlib.contextmanager
-    def open(self, throttles: Throttles, ending: threading.Event | None) -> Iterator[_AtWorkers]:
+    def open(self, throttles: Throttles, ending: threading.Event | None, *, ahead: bool = True) -> Iterator[_AtWorkers]:
         """Be ready, see `tp_dspy.scoring.executors.Crew`."""
         with (
             _loading(self.client if self.client is not None else self.executor) as load,
-            _AtWorkers(self, load, throttles, ending) as opened,
+            _AtWorkers(self, load, throttles, ending, ahead=ahead) as opened,
         ):
             yield opened
 
@@ -149,10 +150,16 @@ class _AtWorkers:
     pair then. A third looks whether the run is to end, and how large the cluster is.
     """
 
-    def __init__(self, workers: Workers, load: Load, throttles: Throttles, ending: threading.Event | None) -> None:
+    def __init__(
+        self, workers: Workers, load: Load, throttles: Throttles, ending: threading.Event | None, *, ahead: bool
+    ) -> None:
         self.workers, self.throttles, self.ending = workers, throttles, ending
         self.portions = Portions(
-            lambda: workers.capacity, workers.blocks, load, workers.pace, limited=throttles.limited
+            lambda: workers.capacity,
+            workers.blocks if ahead else dict,
+            load,
+            alone=throttles.limited,
+            fast=workers.fast,
         )
         self.token = uuid.uuid4().hex
         # Of whoever scores: threads of this class would see only what dspy.configure set.
@@ -182,6 +189,7 @@ class _AtWorkers:
         with self.changed:
             self.closed = True
             under_way = list(self.under_way)
+        self.workers.fast = self.portions.fast
         self.stopping.set()
         for future in under_way:
             future.cancel()
@@ -251,15 +259,29 @@ class _AtWorkers:
                 _give_back(held)
                 made.cancel()
                 return
+            # Decided with the size, also where the worker that it was for has gone.
+            threads = self.portions.share() if self.portions.together else 1
             place, where = self.portions.place(len(pairs))
             try:
-                arguments = (sent.parcel, packed(pairs), last, self.token, self.workers.capacity, place is not None)
+                content = self._packed(pairs)
+                arguments = (sent.parcel, content, last, self.token, self.workers.capacity, threads)
                 future = self.workers.executor.submit(at_worker, *arguments, **where)
             except Exception as error:  # an executor that is broken or shut down says so here
                 future = Future()
                 future.set_exception(error)
             self.under_way.add(future)
         future.add_done_callback(lambda done: self.ended.put(lambda: self._take(done, made, held, place, len(pairs))))
+
+    def _packed(self, pairs: Pairs) -> bytes:
+        try:
+            content = packed(pairs)
+        except Exception as error:
+            raise ConfigurationError(
+                f"An example cannot be sent to workers ({type(error).__name__}: {error}). Make its fields of what can "
+                "be pickled."
+            ) from error
+        self.portions.packed(len(content), len(pairs))
+        return content
 
     def _take(
         self, done: Future[Any], made: Future[Batch], held: Mapping[Throttle, float], place: str | None, pairs: int
@@ -275,7 +297,7 @@ class _AtWorkers:
             _give_back(held)
             self.throttles.settle(batch.tally)
             if batch.attempts:
-                self.workers.pace.took(batch.seconds, len(batch.attempts))
+                self.portions.took(batch.seconds, len(batch.attempts))
                 requests = max((counts.requests for counts in batch.tally.values()), default=0) / len(batch.attempts)
                 self.requests = max(1.0, 0.9 * self.requests + 0.1 * requests)
             made.set_result(batch)
