@@ -124,7 +124,7 @@ def _opened() -> int:
 
 def test_a_worker_opens_a_program_once(client: distributed.Client) -> None:
     before = client.run(_opened)
-    Scorer(PLAIN, lm=scorer_lm(0.01), executor=client).outcomes(program("Opened once."), examples(60))
+    Scorer(PLAIN, lm=scorer_lm(0.01), executor=client).outcomes(program("Opened once."), examples(600))
     after = client.run(_opened)
     assert {after[worker] - before[worker] for worker in after} == {1}
 

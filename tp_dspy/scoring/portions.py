@@ -16,8 +16,9 @@ __all__ = ["Load", "Portions"]
 # way is paid for again.
 _LEAST_SECONDS, _MOST_SECONDS = 0.8, 6.0
 _LONGEST = 32
-# Where pairs take less than this, it is the messages that all wait for, until they take more than the other. A block then takes all threads of a worker for a second, and for no more than so many pairs each, as the next ones may
-# be slower; and no more than so many bytes.
+# Where pairs take less than this, it is the messages that all wait for, until they take more than the other. A block
+# then takes all threads of a worker for a second, and for no more than so many pairs each, as the next ones may be
+# slower; and no more than so many bytes.
 _FAST_SECONDS, _SLOW_SECONDS = 0.5, 1.5
 _BLOCK_SECONDS, _MOST_EACH = 1.0, 8
 _MOST_BYTES, _MOST_BYTES_UNDER_WAY = 1_000_000, 100_000_000
