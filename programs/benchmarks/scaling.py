@@ -3,10 +3,11 @@
     uv run --extra distributed python -m programs.benchmarks.scaling --workers 1 2 4 --json
 
 Each worker has 64 threads, and a scripted engine that takes 200 ms for a reply. By the number of workers, once they
-have imported everything: ``throughput``, scorer calls a second; ``efficiency``, of what workers x threads / latency
-would be; ``driver_us``, CPU microseconds of the driver (a local cluster's scheduler among it) per outcome, and
-``workers_us`` of the workers; ``threads_us``, of one process with 64 threads and no cluster. ``same_result``: whether a
-compile in a scripted world, with racing and a budget, finds what it finds with threads, to the last digit.
+have imported everything and scored a first step: ``throughput``, scorer calls a second; ``efficiency``, of what workers
+x threads / latency would be; ``driver_us``, CPU microseconds of the driver (a local cluster's scheduler among it) per
+outcome, and ``workers_us`` of the workers; ``threads_us``, of one process with 64 threads and no cluster.
+``same_result``: whether a compile in a scripted world, with racing and a budget, finds what it finds with threads, to
+the last digit.
 ``--outcomes 1000000`` scores so many pairs at no latency instead: ``peak_mb`` is what the driver held at most, with a
 tenth of them and with all.
 """
@@ -121,6 +122,8 @@ def throughput(workers: int, seconds: float) -> dict[str, float]:
     calls = round(workers * _THREADS / _LATENCY * seconds / _CANDIDATES) * _CANDIDATES
     with cluster(workers) as client:
         scorer = Scorer(ObjectiveEvaluator(), lm=scorer_lm(_LATENCY), executor=client)
+        for _ in scorer.score(jobs(scorer, workers * _THREADS * _CANDIDATES)):  # as in a compile, of many steps
+            pass
         todo = jobs(scorer, calls)
         before, theirs = _cpu(), sum(client.run(_cpu).values())
         began = time.perf_counter()
@@ -184,7 +187,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", help="worker processes (default 1 2 4)")
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of each measurement (default 12)")
+    parser.add_argument("--seconds", type=float, default=45.0, help="length of each measurement (default 45)")
     parser.add_argument(
         "--outcomes", type=int, help="score so many pairs instead, at no latency; one core is left free"
     )

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -167,12 +167,16 @@ def run_batch(
 
 def _wait_for(loops: Sequence[Future[None]], over: Callable[[], bool]) -> None:
     """Wait until all have ended; once it is over, for those that have begun, and not for long."""
-    left, deadline = set(loops), math.inf
+    ended = threading.Semaphore(0)
+    for loop in loops:
+        loop.add_done_callback(lambda _: ended.release())
+    left, deadline = len(loops), math.inf
     while left and time.monotonic() < deadline:
-        left -= wait(left, timeout=_TICK).done
+        left -= ended.acquire(timeout=_TICK)
         if deadline == math.inf and over():
             deadline = time.monotonic() + _GRACE
-            left = {loop for loop in left if not loop.cancel()}
+            for loop in loops:
+                loop.cancel()
 
 
 def attempt(asking: Asking, example: dspy.Example, *, last: bool, hushed: bool) -> Attempt:

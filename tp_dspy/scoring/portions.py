@@ -20,7 +20,7 @@ _LONGEST = 32
 # then takes all threads of a worker for a second, and for no more than so many pairs each, as the next ones may be
 # slower; and no more than so many bytes.
 _FAST_SECONDS, _SLOW_SECONDS = 0.5, 1.5
-_BLOCK_SECONDS, _MOST_EACH = 1.0, 8
+_BLOCK_SECONDS, _MOST_EACH = 2.0, 10
 _MOST_BYTES, _MOST_BYTES_UNDER_WAY = 1_000_000, 100_000_000
 # Threads are not to wait for the slowest pair of a block: workers have pairs at hand for so many more seconds, and so
 # many more for each thread. With these, 20,000 pairs (simulated: 4 workers of 64 threads, or 16 of 16 or 64; lognormal
