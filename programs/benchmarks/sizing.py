@@ -4,9 +4,9 @@
 
 Every reply takes lognormal time. A call begins when a place is free and the driver has got to it: the driver takes a
 fixed time for each, one after the other; so does the process that makes the call, of which there are as many as are
-needed for so many threads each. Both figures are ``driver_us`` and ``workers_us`` of `programs.benchmarks.scaling` (one
-process: `programs.benchmarks.throughput`). More than a hundred thousand calls are simulated as so many, and the rate of
-their middle goes on. Rounds, in which all wait for the slowest, are simulated too: steps of so many pairs.
+needed for so many threads each. Both figures are of steps of some hundred pairs; `programs.benchmarks.scaling` measures
+them in a large one, where the driver takes less (one process: `programs.benchmarks.throughput`). More than
+a hundred thousand calls are simulated as so many, and the rate of their middle goes on. Rounds, in which all wait for the slowest, are simulated too: steps of so many pairs.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Assumptions:
 
     median: float = 1.0
     sigma: float = 0.6
-    driver_us: float = 400.0
-    worker_us: float = 1700.0
+    driver_us: float = 800.0
+    worker_us: float = 1600.0
     threads: int = 64
     step: int = 500
     prompt_tokens: int = 300

@@ -112,7 +112,7 @@ def lognormal(mean: float, sigma: float, pairs: int, seed: int) -> list[float]:
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("mean", [0.05, 0.2, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("mean", [0.05, 0.2, 1.0, 3.0, 10.0])
 @pytest.mark.parametrize(("workers", "threads"), [(4, 64), (16, 16), (16, 64)])
 def test_no_thread_waits_for_long(workers: int, threads: int, mean: float, sigma: float) -> None:
     for pairs in (60, 500, 20_000):
@@ -120,7 +120,7 @@ def test_no_thread_waits_for_long(workers: int, threads: int, mean: float, sigma
         for seed in range(3):
             seconds = lognormal(mean, sigma, pairs, seed)
             shares.append(Cluster(workers, threads).run(seconds) / one_queue(seconds, workers * threads))
-        assert sum(shares) / 3 < 1.06
+        assert sum(shares) / 3 < 1.08
 
 
 def test_where_pairs_are_fast_there_are_few_messages() -> None:
@@ -135,7 +135,7 @@ def test_where_pairs_are_fast_there_are_few_messages() -> None:
 
 def test_where_pairs_are_slow_each_place_has_its_own() -> None:
     cluster = Cluster(4, 64)
-    cluster.run(lognormal(5.0, 0.6, 5_000, 1))
+    cluster.run(lognormal(6.0, 0.6, 5_000, 1))
     assert cluster.most == 0
 
 
@@ -144,14 +144,13 @@ def test_a_step_after_a_fast_one_begins_with_small_blocks() -> None:
     first.run(lognormal(0.2, 0.6, 600, 1))
     seconds = lognormal(0.2, 0.6, 600, 2)
     then = Cluster(4, 64, fast=first.portions.fast)
-    # Two or three pairs for each thread: the last ones decide.
-    assert then.run(seconds) < 1.5 * one_queue(seconds, 256)
-    assert then.messages < 60 < 500 < first.messages
+    assert then.run(seconds) < 1.1 * one_queue(seconds, 256)
+    assert then.messages < 70 < 500 < first.messages
 
 
-@pytest.mark.parametrize("mean", [5.0, 30.0])
+@pytest.mark.parametrize("mean", [8.0, 30.0])
 def test_where_pairs_are_not_fast_any_more_it_shows_soon(mean: float) -> None:
-    """What is under way is no more than there are threads for, until it is known."""
+    """No more than three for each thread are under way until it is known."""
     seconds = lognormal(mean, 0.6, 5_000, 1)
     cluster = Cluster(4, 64, fast=True)
     assert cluster.run(seconds) < 1.15 * one_queue(seconds, 256)
@@ -198,19 +197,19 @@ def test_a_cluster_that_grew_is_not_flooded() -> None:
     one.took(0.1 * 40, 40)
     assert one.size(10_000) > 16 and one.room() > 32 * 4
     there |= {f"more-{i}": 64 for i in range(16)}
-    assert one.size(10_000) > 8 and one.room() == sum(there.values())
+    assert one.size(10_000) > 8 and one.room() == 3 * sum(there.values())
 
 
 def test_it_does_not_go_to_and_fro() -> None:
-    one = portions({"a": 16}, Load(1), 0.45)
-    one.size(1_000)
-    assert one.together
-    one.took(0.8 * 2_000, 2_000)
+    one = portions({"a": 16}, Load(1), 1.2)
     one.size(1_000)
     assert one.together
     one.took(3.0 * 2_000, 2_000)
+    one.size(1_000)
+    assert one.together
+    one.took(9.0 * 2_000, 2_000)
     assert one.size(1_000) < 16 and not one.together
-    one.took(0.8 * 9_000, 9_000)
+    one.took(3.0 * 9_000, 9_000)
     one.size(1_000)
     assert not one.together
 
