@@ -5,8 +5,9 @@
 Every reply takes lognormal time. A call begins when a place is free and the driver has got to it: the driver takes a
 fixed time for each, one after the other; so does the process that makes the call, of which there are as many as are
 needed for so many threads each. Both figures are of steps of some hundred pairs; `programs.benchmarks.scaling` measures
-them in a large one, where the driver takes less (one process: `programs.benchmarks.throughput`). More than
-a hundred thousand calls are simulated as so many, and the rate of their middle goes on. Rounds, in which all wait for the slowest, are simulated too: steps of so many pairs.
+them in a large one, where the driver takes less (one process: `programs.benchmarks.throughput`). More than a hundred
+thousand calls are simulated as so many, and the rate of their middle goes on. Rounds, in which all wait for the
+slowest, are simulated too: steps of so many pairs.
 """
 
 from __future__ import annotations
