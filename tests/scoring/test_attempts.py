@@ -17,6 +17,7 @@ from tp_dspy.errors import LMUnavailableError
 from tp_dspy.lms.adapter import InstructionAdapter
 from tp_dspy.scoring import attempts
 from tp_dspy.scoring.attempts import NOT_SENT, Asking, Attempt, run_batch
+from tp_dspy.scoring.gate import HaltedError
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 from tp_dspy.scoring.outcomes import Outcome
 from tp_dspy.scoring.scorer import Job, Scorer
@@ -133,3 +134,41 @@ def test_a_block_that_found_no_thread_ends_too(pool: ThreadPoolExecutor) -> None
     took = time.monotonic() - began
     free.set()
     assert took < 3 and set(made.attempts.values()) == {NOT_SENT} and len(made.attempts) == 40
+
+
+@pytest.mark.parametrize("failing_first", [True, False])
+def test_a_run_that_ends_when_all_had_begun_is_halted_and_not_failed(
+    monkeypatch: pytest.MonkeyPatch, failing_first: bool
+) -> None:
+    """Also while pairs are tried again: what was not asked is no failure."""
+
+    class Lets:
+        by_cost = by_time = False
+
+        def __init__(self) -> None:
+            self.ending = threading.Event()
+
+        def begin(self) -> None:
+            return None
+
+        def spent(self, usage: Any) -> None: ...
+
+    gate, asked = Lets(), list[str]()
+
+    def attempt(asking: Asking, example: dspy.Example, *, last: bool, hushed: bool) -> Attempt:
+        asked.append(example.question)
+        if failing_first and len(asked) <= 9:
+            return Attempt(Outcome("error", error="TimeoutError: slow"), passing=True)
+        if len(asked) == 42 if failing_first else len(asked) == 5:
+            gate.ending.set()
+        return Attempt(Outcome("ok"))
+
+    monkeypatch.setattr(attempts, "attempt", attempt)
+    scorer = Scorer(ObjectiveEvaluator(confidence=None), lm=scorer_lm(0.0), num_threads=1)
+    prepared = scorer.prepare(dspy.Predict(dspy.Signature("question -> answer", "Answer.")))
+    found = []
+    with pytest.raises(HaltedError, match="the run is to end"):
+        for key, outcome in scorer.score([Job(i, prepared, e) for i, (e, _) in enumerate(PAIRS)], gate=gate):
+            found.append(key)
+            assert outcome.status == "ok"
+    assert len(found) == (33 if failing_first else 5)
