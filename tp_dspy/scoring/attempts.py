@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import math
@@ -158,7 +159,10 @@ def run_batch(
         loops = [threads.submit(contextvars.copy_context().run, work) for _ in range(min(number, len(pairs)))]
         _wait_for(loops, lambda: bool(errors) or (ending is not None and ending.is_set()))
         if ending is not None and ending.is_set():
-            made |= {place: NOT_SENT for place, _ in todo}
+            # What hung may go on at any moment, and takes from these, too.
+            with contextlib.suppress(IndexError):
+                while True:
+                    made[todo.popleft()[0]] = NOT_SENT
     if errors and not isinstance(errors[0], Exception):
         raise errors[0]
     known = made.copy()  # What hangs may still end.
