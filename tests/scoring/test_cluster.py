@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -163,6 +165,19 @@ def test_workers_with_many_threads_run_fast_pairs_in_blocks(client: distributed.
     # Fewer threads than there are can be used at once only where each batch has one of its own.
     few = Scorer(PLAIN, lm=lm, executor=client, num_threads=6).outcomes(program("Few."), examples(60))
     assert not any((one.reply or "").startswith("tp_dspy-scorer") for one in few)
+
+
+def _tuned() -> tuple[bool, bool, bool]:
+    """Say whether a process waits longer between threads, collects seldom, and leaves alone what it imported."""
+    return sys.getswitchinterval() > 0.01, gc.get_threshold()[0] >= 10_000, gc.get_freeze_count() > 100_000
+
+
+def test_processes_of_workers_that_run_blocks_are_set_up_for_many_threads(client: distributed.Client) -> None:
+    mine = _tuned()
+    Scorer(PLAIN, lm=scorer_lm(0.02), executor=client).outcomes(program("Set up."), examples(600))
+    tuned = threads_of(client) == 2 * MANY
+    assert set(client.run(_tuned).values()) == {(tuned,) * 3}
+    assert _tuned() == mine, "the driver's process is left alone"
 
 
 class Pids(Travelling):

@@ -89,12 +89,12 @@ class InstructionAdapter(Adapter):  # type: ignore[misc]  # dspy is untyped
         self, signature: Any, inputs: dict[str, Any], prefix: str = "", suffix: str = "", main_request: bool = False
     ) -> str:
         """Write the user message of a demo, a past turn, or (``main_request``, with the instruction) this call."""
-        known = {name: inputs[name] for name in signature.input_fields if not _is_blank(inputs.get(name))}
-        question = "\n".join(f"{_label(signature, name)}: {_shown(signature, name, known[name])}" for name in known)
+        known = {name: field for name, field in signature.input_fields.items() if not _is_blank(inputs.get(name))}
+        question = "\n".join(f"{_label(name, field)}: {_shown(field, inputs[name])}" for name, field in known.items())
         if not question and not main_request:
             return "\n\n".join(filter(None, [prefix, suffix]))
         instruction = _instruction(signature) if main_request and self.position != "before" else ""
-        request, label = _request(signature)
+        request, label = _request(signature.output_fields)
         if self.position == "end":
             paragraphs = [question, instruction, request]
         elif self.position != "answer":
@@ -112,10 +112,10 @@ class InstructionAdapter(Adapter):  # type: ignore[misc]  # dspy is untyped
         """Write a reply: the bare value for one output, else one ``Label: value`` line per output that has a value."""
         fields = signature.output_fields
         values = {name: missing_field_message if outputs.get(name) is None else outputs[name] for name in fields}
-        lines = {name: _shown(signature, name, value) for name, value in values.items() if value is not None}
+        lines = {name: _shown(fields[name], value) for name, value in values.items() if value is not None}
         if len(fields) == 1:
             return "".join(lines.values())
-        return "\n".join(f"{_label(signature, name)}: {line}" for name, line in lines.items())
+        return "\n".join(f"{_label(name, fields[name])}: {line}" for name, line in lines.items())
 
     def format_demos(self, signature: Any, demos: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write demos as user and assistant messages; one without inputs or without outputs is left out."""
@@ -154,15 +154,15 @@ class InstructionAdapter(Adapter):  # type: ignore[misc]  # dspy is untyped
         Raises:
             AdapterParseError: When a required field is missing, or a value is not of its type.
         """
-        values = {}
-        for name, text in _sections(signature, completion).items():
+        values, fields = {}, signature.output_fields
+        for name, text in _sections(fields, completion).items():
             try:
-                values[name] = _parse(text, signature.output_fields[name].annotation)
+                values[name] = _parse(text, fields[name].annotation)
             except (ValueError, TypeError, RecursionError) as error:
                 message = f"Field {name} cannot be read from {text!r}: {error}"
                 raise AdapterParseError(type(self).__name__, signature, completion, message) from error
         values = dict(apply_output_field_defaults(signature, values))
-        if values.keys() != signature.output_fields.keys():
+        if values.keys() != fields.keys():
             raise AdapterParseError(type(self).__name__, signature, completion, parsed_result=values)
         return values
 
@@ -171,8 +171,9 @@ def _instruction(signature: Any) -> str:
     return str(signature.instructions).strip()
 
 
-def _label(signature: Any, name: str) -> str:
-    return _label_of(name, (signature.fields[name].json_schema_extra or {}).get("prefix"))
+# A signature makes its mappings of fields anew each time it is asked; hence the helpers take what they need of them.
+def _label(name: str, field: Any) -> str:
+    return _label_of(name, (field.json_schema_extra or {}).get("prefix"))
 
 
 @lru_cache(maxsize=1024)
@@ -192,20 +193,19 @@ def _is_blank(value: Any) -> bool:
     return value is None or isinstance(value, History) or (isinstance(value, list | dict) and not value)
 
 
-def _shown(signature: Any, name: str, value: Any) -> str:
+def _shown(field: Any, value: Any) -> str:
     if type(value) is str:  # As it is; DSPy would make a serializer of its type for each.
         return value.strip()
-    return str(format_field_value(field_info=signature.fields[name], value=value)).strip()
+    return str(format_field_value(field_info=field, value=value)).strip()
 
 
-def _request(signature: Any) -> tuple[str, str]:
+def _request(fields: Mapping[str, Any]) -> tuple[str, str]:
     """What to ask for, and the label that the reply continues; either may be empty."""
-    fields = signature.output_fields
     if len(fields) == 1:
-        (name,) = fields
-        schema = _schema(fields[name].annotation)
-        return (f"Reply with JSON of this schema: {schema}" if schema else ""), f"{_label(signature, name)}:"
-    lines = [f"{_label(signature, name)}: {_hint(name, field)}" for name, field in fields.items()]
+        ((name, field),) = fields.items()
+        schema = _schema(field.annotation)
+        return (f"Reply with JSON of this schema: {schema}" if schema else ""), f"{_label(name, field)}:"
+    lines = [f"{_label(name, field)}: {_hint(name, field)}" for name, field in fields.items()]
     return "\n".join(["Reply with one line per field:", *lines]) if lines else "", ""
 
 
@@ -234,18 +234,18 @@ def _schema(annotation: Any) -> str:
         return str(get_annotation_name(kind))
 
 
-def _sections(signature: Any, completion: str) -> dict[str, str]:
+def _sections(fields: Mapping[str, Any], completion: str) -> dict[str, str]:
     """The text of each output field that the reply has."""
-    reply, fields = completion.strip(), list(signature.output_fields)
+    reply = completion.strip()
     headers: dict[str, str] = {}
-    for name in fields:
-        headers |= {name.casefold(): name, _label(signature, name).casefold(): name}
+    for name, field in fields.items():
+        headers |= {name.casefold(): name, _label(name, field).casefold(): name}
     # re's notion of case is wider than casefold's ("İ"), hence the check.
     matches = _header_pattern(tuple(headers)).finditer(reply)
     found = [match for match in matches if match["name"].casefold() in headers]
     if len(fields) == 1:
         start = found[0].end() if found and found[0].start() == 0 else 0
-        return {fields[0]: reply[start:].strip()} if reply[start:].strip() else {}
+        return dict.fromkeys(fields, reply[start:].strip()) if reply[start:].strip() else {}
     sections: dict[str, str] = {}
     for header, following in zip_longest(found, found[1:]):
         text = reply[header.end() : following.start() if following else None].strip()

@@ -7,6 +7,7 @@ does into every list in them, spends as much CPU on these as scoring them takes.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import pickle
 import sys
@@ -15,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -35,6 +37,7 @@ Pairs = Sequence[tuple[dspy.Example, bool]]
 """Examples, and whether the reply to each was empty before."""
 
 _SWITCH_SECONDS = 0.05
+_YOUNG_OBJECTS = 10_000
 # Pools of runs that have ended, or have no block here for now.
 _IDLE_POOLS = 2
 # Runs of which a worker remembers whether they are to end.
@@ -119,6 +122,21 @@ def read_batch(made: bytes) -> Batch:
     return Batch(attempts, error, seconds, {name: Counts(*counts) for name, counts in tally.items()})
 
 
+@lru_cache(maxsize=1)
+def _tune() -> None:
+    """Set this process up for many threads that make short-lived objects; once."""
+    # Threads that wait for the interpreter ask for it each time this is over, which with many of them took a tenth of
+    # the CPU.
+    sys.setswitchinterval(max(sys.getswitchinterval(), _SWITCH_SECONDS))
+    # A full collection goes through all that dspy imports, and all threads wait: a tenth of the CPU, and 2 % of the
+    # calls. Where collecting is switched off, it stays off.
+    youngest, *older = gc.get_threshold()
+    if youngest:
+        gc.set_threshold(max(youngest, _YOUNG_OBJECTS), *older)
+        gc.collect()
+        gc.freeze()
+
+
 @dataclass
 class _Pool:
     """Threads, and how many blocks are being run in them."""
@@ -144,9 +162,7 @@ def _pool(worker: Any, token: str, number: int) -> Iterator[Executor]:
             made = ThreadPoolExecutor(number, thread_name_prefix="tp_dspy-scorer")
             pool = _pools[token, worker.address] = _Pool(made)
             if worker.nanny:  # The process is the worker's own.
-                # Threads that wait for the interpreter ask for it each time this is over, which with many of them took
-                # a tenth of the CPU.
-                sys.setswitchinterval(max(sys.getswitchinterval(), _SWITCH_SECONDS))
+                _tune()
         pool.blocks += 1
     try:
         yield pool.threads

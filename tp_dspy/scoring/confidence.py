@@ -88,8 +88,8 @@ def find_answer_span(text: str, field: str, answer: str) -> tuple[int, int] | No
         # An answer may begin with a wrapper itself, such as "[1, 2]", hence the second place.
         for wrappers in (_WRAPPERS, None):
             place = len(text) - len(text[start:].lstrip(wrappers))
-            for spelling in _raw_spellings(answer):
-                if found := re.compile(re.escape(spelling) + _end_of(spelling), re.IGNORECASE).match(text, place):
+            for pattern in _raw_spellings(answer):
+                if found := pattern.match(text, place):
                     return found.span()
     return None
 
@@ -255,12 +255,14 @@ def _labels(field: str) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[st
     )
 
 
-def _raw_spellings(answer: str) -> list[str]:
-    """The ways in which the raw reply may write a parsed answer."""
+@functools.lru_cache(maxsize=256)
+def _raw_spellings(answer: str) -> list[re.Pattern[str]]:
+    """Patterns of the ways in which the raw reply may write a parsed answer."""
     answer = answer.strip()
     spellings = [answer, json.dumps(answer)[1:-1], json.dumps(answer, ensure_ascii=False)[1:-1]]
     spellings += _SPELLINGS.get(answer.casefold(), ())
-    return [spelling for spelling in dict.fromkeys(spellings) if spelling]
+    distinct = [spelling for spelling in dict.fromkeys(spellings) if spelling]
+    return [re.compile(re.escape(spelling) + _end_of(spelling), re.IGNORECASE) for spelling in distinct]
 
 
 def _leads(fragment: str, option: str) -> bool:
