@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -122,6 +123,40 @@ def test_at_the_end_what_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     free.set()
     assert took < 6 and 2 not in made.attempts and made.error is None
     assert made.attempts[0].outcome.status == "ok" and made.attempts[39] is NOT_SENT and len(made.attempts) == 39
+
+
+def test_what_hung_may_go_on_while_what_is_left_is_listed(
+    monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor
+) -> None:
+    ending, free, gone = threading.Event(), threading.Event(), threading.Event()
+
+    class Left(deque[Any]):
+        """Lets the call that hangs go on as soon as somebody else takes or looks at one of these."""
+
+        def popleft(self) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                free.set()
+                assert gone.wait(5)
+            return super().popleft()
+
+        def __iter__(self) -> Iterator[Any]:
+            for one in super().__iter__():
+                free.set()
+                gone.wait(5)
+                yield one
+
+    def what(item: int) -> None:
+        if item == 2:
+            ending.set()
+            free.wait(20)
+            pool.submit(gone.wait, 0.2).add_done_callback(lambda _: gone.set())  # once it has taken what it can
+
+    doing(monkeypatch, what)
+    monkeypatch.setattr(attempts, "deque", Left)
+    monkeypatch.setattr(attempts, "_GRACE", 0.1)
+    made = run_batch(asking(), PAIRS, last=False, ending=ending, threads=pool, number=1)
+    assert made.error is None and [made.attempts[i].outcome.status for i in (0, 1, 2)] == ["ok"] * 3
+    assert {made.attempts[i] for i in range(3, 40)} == {NOT_SENT}
 
 
 def test_a_block_that_found_no_thread_ends_too(pool: ThreadPoolExecutor) -> None:
