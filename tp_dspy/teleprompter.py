@@ -34,14 +34,14 @@ from tp_dspy.optimization.plan import PhasePlan, effort
 from tp_dspy.optimization.population import Seed, first_population
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
-from tp_dspy.optimization.reference_prompt import AdvicePrompt, ReferencePrompt
+from tp_dspy.optimization.reference_prompt import ReferencePrompt
 from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.optimization.turns import Turns
 from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
+from tp_dspy.runs.described import described
 from tp_dspy.runs.events import Constructed
 from tp_dspy.runs.folders import folder_of
-from tp_dspy.runs.identity import code
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
 from tp_dspy.runs.snapshots import Snapshots
 from tp_dspy.runs.source_prompts import SourcePrompts
@@ -103,8 +103,9 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             with `ScoringFailedError`; with a `run_dir` the same call goes on later.
         run_dir: Where source prompts, the result and the compiled program are written, and a journal of everything
             that was paid for: the same call with the same folder goes on where the last one ended, however it did, and
-            another call uses what it can. What a program reads from elsewhere (a corpus, a tool) is not seen: use
-            another folder when that changes. None writes no file.
+            another call uses what it can. Changed settings and code of your own (the program, the metric, what they
+            call) are seen, what a program reads from elsewhere (a corpus, a server) is not: use another folder when
+            that changes. None writes no file.
         seed: Makes the choice of examples and exemplars repeatable.
         verbose: Whether to show progress on a terminal or in a notebook. Elsewhere, and when False, there is only
             logging.
@@ -441,10 +442,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
     ) -> Session:
         # Stop rules are left out: with a larger budget it is the same compile, which goes on.
-        own = [
-            one for kind in asked_by(self.reference_prompt) for one in kind.__mro__ if one not in AdvicePrompt.__mro__
-        ]
-        asks = [code(one) for one in own]
+        asks = described(asked_by(self.reference_prompt))
         decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions, "asks": asks}
         return Session(
             student=student,

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
     from tp_dspy.runs.prompts import RenderedPrompt
 
-__all__ = ["Artifact", "TransferResult", "plain", "save_program", "without_secrets"]
+__all__ = ["Artifact", "TransferResult", "names_secret", "plain", "save_program", "versions_in_use", "without_secrets"]
 
 
-def _versions() -> dict[str, str]:
+def versions_in_use() -> dict[str, str]:
+    """Say which versions of this library, DSPy and Python there are."""
     return {"tp_dspy": _version("tp_dspy"), "dspy": _version("dspy"), "python": platform.python_version()}
 
 
@@ -57,12 +58,17 @@ _SECRET = re.compile(
 )
 
 
+def names_secret(name: str) -> bool:
+    """Whether a setting of this name is a secret."""
+    return _SECRET.search(name) is not None
+
+
 def plain(value: Any) -> Any:
     """Turn settings into what JSON can hold: an LM becomes its model's name, and secrets are left out."""
     if isinstance(value, dspy.BaseLM):
         return value.model
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items() if not _SECRET.search(str(k))}
+        return {str(k): plain(v) for k, v in value.items() if not names_secret(str(k))}
     if isinstance(value, set | frozenset):
         return sorted((plain(item) for item in value), key=str)
     if isinstance(value, list | tuple):
@@ -122,7 +128,7 @@ class Artifact(Record):
 
     version: Literal[1] = 1
     created: str = Field(default_factory=_now)
-    versions: dict[str, str] = Field(default_factory=_versions)
+    versions: dict[str, str] = Field(default_factory=versions_in_use)
     settings: dict[str, Any]
 
     _format: ClassVar[str]
