@@ -192,7 +192,7 @@ class Session:
         """Open what keeps outcomes and answers: the journal of the run folder, or this process."""
         if self.run_dir is None:
             return contextlib.nullcontext(PlainMemory())
-        context = context_identity(self.student, self.scorer.objective, self.scorer.lm)
+        context = context_identity(self.student, self.scorer.objective, self.scorer.lm, self.examples)
         compile = compile_identity(context, self.decides, self.original, map(fingerprint, self.examples))
         journal = Journal(self.run_dir / "journal.sqlite", context=context, compile=compile)
         if known := len(journal):

@@ -13,7 +13,7 @@ from typing import Any
 import dspy
 import pytest
 
-from tp_dspy.runs.bytecode import changed, names
+from tp_dspy.runs.bytecode import read
 
 total, seen, cache, kept, fixed = 0, [], {}, [[]], {"a": 1}  # type: ignore[var-annotated]
 
@@ -52,6 +52,13 @@ def inside(item: Any) -> Callable[[], None]:
     return later
 
 
+def imports() -> Any:
+    import json
+    from os.path import join
+
+    return json, join, asyncio.tasks.current_task
+
+
 def reads(self: Any) -> Any:
     return [one for one in seen if one in fixed and self.limit > total], kept[0][0], cache.get("a")
 
@@ -59,31 +66,42 @@ def reads(self: Any) -> Any:
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (counts, {"total"}),
-        (appends, {"seen"}),
-        (caches, {"cache"}),
-        (adds, {"cache", "tally"}),
-        (sets, {"last", "first"}),
-        (inside, {"kept", "cache"}),
-        (reads, set()),
+        (counts, ["total"]),
+        (appends, ["seen"]),
+        (caches, ["cache"]),
+        (adds, ["cache", "self.tally"]),
+        (sets, ["self.first", "self.last"]),
+        (inside, ["cache", "kept"]),
+        (reads, []),
     ],
 )
-def test_what_code_changes(function: types.FunctionType, expected: set[str]) -> None:
-    known = {"total", "seen", "cache", "kept", "fixed", "tally", "last", "first", "name", "question", "kind", "limit"}
-    assert changed(function.__code__) & known == expected
+def test_what_code_changes(function: types.FunctionType, expected: list[str]) -> None:
+    assert sorted(".".join(path) for _, path in read(function.__code__).changes) == expected
 
 
-def test_names_of_inner_functions_are_names() -> None:
-    assert {"kept", "cache", "fixed"} <= names(inside.__code__)
+def test_what_code_looks_up_among_globals_and_imports() -> None:
+    assert {("global", (name,)) for name in ("kept", "cache", "fixed")} <= read(inside.__code__).places
+    assert {("import", ("os.path", "join")), ("import", ("json",))} <= read(imports.__code__).places
+    assert ("global", ("asyncio", "tasks", "current_task")) in read(imports.__code__).places
+    assert "question" in read(caches.__code__).names and not any(
+        "item" in path for _, path in read(adds.__code__).places
+    )
 
 
 @pytest.mark.parametrize("module", [argparse, asyncio.base_events, inspect, json.decoder, dspy.Predict, dspy.LM])
 def test_any_code_can_be_read(module: Any) -> None:
-    read = 0
+    looked_at = 0
     holders = [module, *(one for _, one in inspect.getmembers(module, inspect.isclass))]
     for holder in holders:
         for _, one in inspect.getmembers(holder, inspect.isfunction):
-            code = one.__code__
-            assert changed(code) <= names(code).union(code.co_freevars, code.co_cellvars)
-            read += 1
-    assert read > 3
+            reading = read(one.__code__)
+            assert all(path and all(isinstance(name, str) for name in path) for _, path in reading.changes)
+            assert {path[0] for kind, path in reading.places if kind == "global"} <= reading.names | _all_names(
+                one.__code__
+            )
+            looked_at += 1
+    assert looked_at > 3
+
+
+def _all_names(code: types.CodeType) -> set[str]:
+    return set(code.co_names).union(*(_all_names(one) for one in code.co_consts if isinstance(one, types.CodeType)))

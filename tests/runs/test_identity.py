@@ -1,14 +1,20 @@
 """What a run is known by: whatever decides an outcome changes it, and nothing else does."""
+# ruff: noqa: E501 - each case is a program in a line
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import threading
+import time
 import types
+import typing
+import weakref
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import dspy
 import numpy as np
@@ -16,7 +22,7 @@ import pytest
 
 from tp_dspy import InstructionAdapter, ObjectiveEvaluator
 from tp_dspy.optimization.candidates import Candidate
-from tp_dspy.runs.described import described, digest
+from tp_dspy.runs.described import digest
 from tp_dspy.runs.identity import compile_identity, context_identity
 
 HELPERS = """
@@ -167,7 +173,8 @@ def made(source: str, name: str = "mine") -> types.ModuleType:
 
 
 def objective(mine: Any) -> ObjectiveEvaluator:
-    return ObjectiveEvaluator(match=mine.match, follows=mine.follows, confidence=mine.confidence)
+    names = [name for name in ("match", "follows", "confidence") if hasattr(mine, name)]
+    return ObjectiveEvaluator(**{name: getattr(mine, name) for name in names})
 
 
 def identity(mine: str = MINE, helpers: str = HELPERS, lm: dspy.BaseLM | None = None) -> str:
@@ -269,6 +276,221 @@ def test_use_changes_nothing() -> None:
     assert context_identity(mine.program.deepcopy(), judge, None) == before
 
 
+HEAD = """
+import argparse, collections, dataclasses, enum, functools, operator, re, types
+from typing import Annotated, Literal, NamedTuple
+import dspy, pydantic, typing_extensions
+program = dspy.Predict("question -> answer")
+def match(example, prediction): return 1.0
+"""
+# Answers of other types.
+ANSWER = """
+{}
+class Asked(dspy.Signature):
+    question: str = dspy.InputField()
+    answer: {} = dspy.OutputField()
+program = dspy.Predict(Asked)
+"""
+# A program with an attribute, and what it does.
+PROGRAM = """
+class P(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+        self.it = {}
+    def change(self, value):
+        self.it = value
+    def forward(self, question):
+        {}
+program = P()
+"""
+# A metric, and what is beside it.
+METRIC = """
+{}
+def match(example, prediction):
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        # What an LM is shown of the fields.
+        ('program = dspy.Predict("question, hint -> answer")', "question, hint -> answer", "question -> hint, answer"),
+        (ANSWER.format("", "float") .replace("OutputField()", "OutputField(ge=0, le=1)"), "le=1", "le=10"),
+        (ANSWER.format("class Item(pydantic.BaseModel):\n    n: int = pydantic.Field(ge=0)", "Item"), "ge=0", "ge=1"),
+        (ANSWER.format("class Item(pydantic.BaseModel):\n    n: int = pydantic.Field(alias='m')", "Item"), "'m'", "'k'"),
+        (ANSWER.format("class Item(typing_extensions.TypedDict):\n    n: int", "Item"), "n: int", "n: str"),
+        (ANSWER.format("class Item(NamedTuple):\n    n: int", "Item"), "n: int", "m: int"),
+        (ANSWER.format("@dataclasses.dataclass\nclass Item:\n    n: int", "Item"), "n: int", "n: str"),
+        (ANSWER.format("", "Annotated[int, pydantic.Field(ge=0)]"), "ge=0", "ge=1"),
+        # Objects of one's own, and containers that hold what is not.
+        (METRIC.format("@dataclasses.dataclass\nclass C:\n    t: float\nC = C(0.5)", "return C.t"), "0.5", "0.6"),
+        (METRIC.format("C = types.SimpleNamespace(t=0.5)", "return C.t"), "0.5", "0.6"),
+        (METRIC.format("class C:\n    def run(self): return 0.5\nC = C()", "return C.run()"), "0.5", "0.6"),
+        (METRIC.format("def f(): return 0.5\nRULES = {0: f, 1: len}", "return RULES[0]()"), "0.5", "0.6"),
+        (METRIC.format("FULL = re.compile('a').fullmatch", "return FULL('a') is not None"), "compile('a')", "compile('b')"),
+        (METRIC.format("GET = operator.itemgetter('a')", "return GET(example)"), "('a')", "('b')"),
+        (METRIC.format("class R:\n    __slots__ = ('t',)\n    def __call__(self): return self.t\nR = R()\nR.t = 1", "return R()"),
+            "R.t = 1", "R.t = 2"),
+        (PROGRAM.format("dspy.BestOfN(self.predict, N=2, reward_fn=R(0.5), threshold=1.0)", "return self.it()").replace(
+            "class P", "class R:\n    def __init__(self, t): self.t = t\n    def __call__(self, *a): return self.t\nclass P"),
+            "R(0.5)", "R(0.6)"),
+        (PROGRAM.format("0", "return self.predict(question=question)") + "program.change(4)", "change(4)", "change(5)"),
+        # What is imported inside, and packages.
+        (METRIC.format("", "from helpers import bare\n    return bare('a')"), "return bare('a')", "return bare('a') + 'b'"),
+        # Names like those of secrets, and names that others have, too.
+        (METRIC.format("def has_secret(x): return 'key' in x", "return has_secret('a')"), "'key'", "'keys'"),
+        (METRIC.format("VALID_TOKENS = ['a']", "return 'a' in VALID_TOKENS"), "['a']", "['b']"),
+        ("program.demos = [dspy.Example(question='q', password='a').with_inputs('question')]", "'a'", "'b'"),
+        (METRIC.format("def score(x): return 1.0", "example.score = score(1)\n    return example.score"), "1.0", "0.5"),
+        (METRIC.format("labels = ['a']", "prediction.labels = 1\n    return 'a' in labels"), "['a']", "['b']"),
+        # Signatures and LMs inside a metric.
+        (METRIC.format("class J(dspy.Signature):\n    'Judge it.'\n    a = dspy.InputField()\n    b = dspy.OutputField()",
+            "return dspy.Predict(J)(a='a').b"), "Judge it.", "Judge it strictly."),
+        # What code does beside its instructions.
+        (METRIC.format("", "try:\n        x = float('1')\n        y = float('2')\n    except ValueError:\n        return 0.0\n    return x"),
+            "        y = float('2')\n    except ValueError:\n        return 0.0\n",
+            "    except ValueError:\n        return 0.0\n    else:\n        y = float('2')\n"),
+        (METRIC.format("def pick(*x): return len(x)", "return pick('abc')"), "(*x)", "(x)"),
+        (METRIC.format("def sub(x, y): return x > y", "return sub(x=1, y=2)"), "sub(x, y): return x > y", "sub(y, x): return y > x"),
+        ("class R:\n    @functools.lru_cache\n    def __call__(self, a, b): return 0.5\nmatch = R()", "0.5", "0.6"),
+        (METRIC.format("@functools.singledispatch\ndef f(x): return x\n@f.register\ndef _(x: str): return 'a'", "return f('b')"),
+            "return 'a'", "return 'c'"),
+        ("match.least = 1", "= 1", "= 2"),
+    ],
+)  # fmt: skip
+def test_what_else_decides(source: str, old: str, new: str) -> None:
+    assert identity(HEAD + edited(source, old, new)) != identity(HEAD + source)
+
+
+@pytest.mark.parametrize(
+    ("source", "use"),
+    [
+        (PROGRAM.format("0", "P.calls = 1"), "program(question='q')"),
+        (PROGRAM.format("0", "return self.index").replace(
+            "    def forward", "    @functools.cached_property\n    def index(self): return [1]\n    def forward"), "program(question='q')"),
+        (PROGRAM.format("{'n': 0}", "s = self.it; s['n'] += 1"), "program(question='q')"),
+        (PROGRAM.format("types.SimpleNamespace(n=0)", "self.it.n += 1"), "program(question='q')"),
+        ("class R:\n    def __init__(self): self.calls = 0\n    def m(self, a, b):\n        self.calls += 1\n        return 1.0\n"
+            "match = R().m", "match(1, 2)"),
+        ("@dataclasses.dataclass\nclass R:\n    calls: int = 0\n    def __call__(self, a, b):\n        self.calls += 1\n"
+            "        return 1.0\nmatch = R()", "match(1, 2)"),
+        ("class R(pydantic.BaseModel):\n    calls: int = 0\n    def m(self): self.calls += 1\n"
+            + PROGRAM.format("R()", "self.it.m()"), "program(question='q')"),
+        (METRIC.format("", "memo[example] = 1").replace("prediction)", "prediction, memo={})"), "match(1, 2)"),
+        (METRIC.format("SEEN = []\ndef log(x): SEEN.append(x)", "log(1)\n    return float(len(SEEN) > 3)"), "match(1, 2)"),
+        (METRIC.format("SEEN = []", "s = SEEN\n    s.append(1)"), "match(1, 2)"),
+        (METRIC.format("answer = 'one'", "return example.answer == 'x'"), "answer = 'two'"),
+        (PROGRAM.format("dspy.Retrieve(k=3)", "return None"), "program = P()"),
+        (PROGRAM.format("dspy.BestOfN(self.predict, N=2, reward_fn=match, threshold=1.0)", "return None"), "program.it.fail_count -= 1"),
+        (METRIC.format("W = {len: 0.5, frozenset({'yes', 'no', 'maybe'}): 1}", "return W"), "W = {frozenset({'maybe', 'no', 'yes'}): 1, len: 0.5}"),
+    ],
+)  # fmt: skip
+def test_what_changes_by_use(source: str, use: str) -> None:
+    made(HELPERS, "helpers")
+    module = made(HEAD + source)
+    before = context_identity(module.program, ObjectiveEvaluator(match=module.match), None)
+    exec(use, module.__dict__)
+    assert context_identity(module.program, ObjectiveEvaluator(match=module.match), None) == before
+
+
+def test_a_saved_program_is_the_same_program(tmp_path: Any) -> None:
+    made(HELPERS, "helpers")
+    mine = made(MINE)
+    mine.program.verdict.demos = [
+        dspy.Example(question="q", verdict=mine.Verdict(grade=mine.Grade.GOOD)).with_inputs("question")
+    ]
+    mine.program.save(tmp_path / "program.json")
+    loaded = mine.Mine()
+    loaded.load(tmp_path / "program.json")
+    assert context_identity(loaded, objective(mine), None) == context_identity(mine.program, objective(mine), None)
+
+
+def test_the_lm_that_a_metric_asks_counts() -> None:
+    source = HEAD + METRIC.format("judge = dspy.Predict('a -> b')", "return judge(a='a')")
+    lm = dspy.LM("openai/student")
+    before = identity(source, lm=lm), identity(HEAD, lm=lm)
+    with dspy.context(lm=dspy.LM("openai/other")):
+        assert identity(source, lm=lm) != before[0] and identity(HEAD, lm=lm) == before[1]
+
+
+def test_an_lm_of_ones_own_is_its_code_and_settings() -> None:
+    source = (
+        HEAD
+        + """
+class L(dspy.BaseLM):
+    def __init__(self, style):
+        super().__init__("mine")
+        self.style, self.calls = style, 0
+    def forward(self, prompt=None, messages=None, **kwargs):
+        self.calls += 1
+        return "a"
+"""
+    )
+    lms = [
+        made(text).L(style)
+        for text, style in ((source, "be nice"), (source, "be rude"), (source.replace('"a"', '"b"'), "be nice"))
+    ]
+    assert len({digest(lm) for lm in lms}) == 3
+    lms[0].calls = 5
+    assert digest(lms[0]) == digest(made(source).L("be nice"))
+    assert digest(dspy.LM("openai/a")) != digest(dspy.LM("openai/a", use_developer_role=True))
+
+
+def test_which_fields_are_inputs_counts() -> None:
+    program, judge = dspy.Predict("question -> answer"), ObjectiveEvaluator()
+    example = dspy.Example(question="q", hint="h", answer="a")
+    one, other = (
+        context_identity(program, judge, None, [example.with_inputs(*names)]) for names in ("q", ("q", "hint"))
+    )
+    assert one != other
+
+
+class Refusing:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_anything_can_be_described_in_good_time() -> None:
+    around: dict[str, Any] = {"children": []}
+    around["children"].append({"parent": around})
+    shared: list[Any] = []
+    for _ in range(40):
+        shared = [shared, shared]
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+
+    @dataclasses.dataclass
+    class Partly:
+        x: int = dataclasses.field(init=False)
+
+    class Bare(dspy.BaseLM):  # type: ignore[misc]
+        def __init__(self) -> None:
+            pass
+
+    lost = weakref.proxy(Refusing())
+    chain = "\n".join(f"def f{n}(x): return f{n + 1}(x)" for n in range(600)) + "\ndef f600(x): return x"
+    odd = [
+        around,
+        shared,
+        deep,
+        Partly(),
+        Bare(),
+        Refusing(),
+        lost,
+        10**5000,
+        np.longdouble(1),
+        np.datetime64("2024-01-01"),
+    ]
+    odd += [made(chain).f0, MagicMock(), (n for n in "ab"), open, print, typing.TypeVar("T"), slice(1, None), Partly]
+    began = time.monotonic()
+    for one in odd:
+        assert digest(one) == digest(one) == digest(one), one
+    assert time.monotonic() - began < 5
+
+
 def test_lms_adapter_and_versions_count_and_where_an_lm_is_served_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity()
     assert identity(lm=dspy.LM("openai/one", temperature=0.0, api_key="sk-9", api_base="http://there/v1")) == before
@@ -308,9 +530,11 @@ def test_another_process_says_the_same() -> None:
 def test_things_that_refer_to_themselves_and_to_each_other() -> None:
     around: list[Any] = [1]
     around.append(around)
-    assert described(around) == ["sequence", 1, ["inside itself", "list"]]
+    other: list[Any] = [2]
+    other.append(other)
+    assert digest(around) == digest(around) != digest(other)
     shared = [2]
-    assert described([shared, shared]) == described([[2], [2]])
+    assert digest([shared, shared]) == digest([[2], [2]])
 
     def even(n: int) -> bool:
         return n == 0 or odd(n - 1)

@@ -26,8 +26,13 @@ logger = logging.getLogger(__name__)
 
 def fingerprint(example: dspy.Example) -> str:
     """Identify an example by its content: the first 16 hex digits of a sha256."""
-    text = json.dumps(example.toDict(), sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(example.toDict(), sort_keys=True, ensure_ascii=False, default=_spelled)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+def _spelled(value: Any) -> Any:
+    # A set is spelled in another order in every process.
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 @dataclass

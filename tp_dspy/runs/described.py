@@ -5,6 +5,8 @@ Where two descriptions differ for no reason a run pays again; where they agree f
 
 from __future__ import annotations
 
+import argparse
+import collections
 import dataclasses
 import datetime
 import decimal
@@ -12,233 +14,381 @@ import enum
 import fractions
 import functools
 import hashlib
+import importlib.util
+import inspect
 import json
+import logging
+import operator
 import pathlib
 import re
 import sys
 import sysconfig
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import dspy
 import numpy as np
 import pydantic
+from dspy.predict.parameter import Parameter
 
-from tp_dspy.runs import bytecode
 from tp_dspy.runs.artifacts import names_secret
+from tp_dspy.runs.bytecode import Place, arguments, instructions, read
 
-__all__ = ["described", "digest", "settings_of", "state_of"]
+__all__ = ["Description", "Settings", "described", "digest", "state_of"]
+
+logger = logging.getLogger(__name__)
 
 _INSTALLED = tuple({
     str(pathlib.Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 })  # fmt: skip
-# Attributes of DSPy's modules and adapters that are no settings; and those of predictors that are their state.
-_NOT_SETTINGS = {"callbacks", "history"}
+# Attributes of DSPy's objects that are no settings; and those that are the state of a predictor.
+_NOT_SETTINGS = {"callbacks", "history", "fail_count"}
 _STATE = {"config", "demos", "fields", "lm", "signature", "stage", "traces", "train"}
 _CONSTRUCTORS = {"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__"}
+_ENTRIES = {"forward", "aforward", "__call__", "acall"}
 _SPELLED = (
     complex, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, fractions.Fraction, pathlib.PurePath,
-    range, re.Pattern, slice,
+    range, re.Pattern,
 )  # fmt: skip
+_GETTERS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
+_MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter, types.MappingProxyType)
 _Function = types.FunctionType
+_DEEPEST = 60
 
 
-def digest(value: Any) -> str:
-    """Hash a value: the sha256 of the canonical JSON of its description, as hex digits."""
-    text = json.dumps(described(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Stands for the public attributes of a module of DSPy that its own methods do not change when it is called."""
+
+    module: dspy.Module
 
 
-def described(value: Any, *, apart: Iterable[Any] = ()) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a value was found to be.
+
+    Attributes:
+        digest: The sha256 of it, as hex digits.
+        asks: Whether the value may ask the configured LM: it holds a module of DSPy, or code that names DSPy.
+    """
+
+    digest: str
+    asks: bool
+
+
+def digest(value: Any, **settings: Any) -> str:
+    """Describe a value as `described` does, and give the digest alone."""
+    return described(value, **settings).digest
+
+
+def described(value: Any, *, apart: Collection[Any] = (), free: Collection[str] = ()) -> Description:
     """Describe a value.
 
-    Containers, arrays, dataclasses, pydantic models and examples are what they hold, secrets aside. An LM is its model
-    and its settings, wherever it is served. A function is its code, with what it closes over, its defaults, and the
-    functions, classes and plain values of the user's own that it names; a class its methods, its plain attributes and
-    its bases. A module of DSPy is its class and settings, a predictor its fields, instructions and demos, too. So is
-    an object that can be called, or whose method is. Of any other object, such as a client, only the class is known:
-    what it holds may change with its use; for the same reason variables that the code itself changes are left out.
-    What is installed is known by its name.
+    Containers, arrays, dataclasses, pydantic models and examples are what they hold. An LM is its class, model and
+    settings, wherever it is served. A function is its code, with what it closes over, its defaults, and the variables,
+    functions and classes that it names, in its module or in others; a class its methods, attributes and bases. An
+    object of the user's own is its class and its attributes, a module of DSPy its class and public attributes, a
+    predictor its fields, instructions and demos, too. Of an object of somebody else's only the class is known, and
+    where it can be called the attributes that are plain. What is installed is known by its name.
+
+    Text under the name of a secret is left out, and so are variables and attributes that the code itself changes: they
+    change with its use.
 
     Args:
         value: Anything.
         apart: Objects that are described elsewhere, and only mentioned here.
+        free: Instructions that may be others: those of the candidate. A signature that has one is described without.
     """
-    return _Describing(apart).of(value)
-
-
-def settings_of(module: dspy.Module, *, apart: Iterable[Any] = ()) -> dict[str, Any]:
-    """Describe the public attributes of a module of DSPy that its own methods do not change.
-
-    Args:
-        module: The module.
-        apart: See `described`.
-    """
-    return _Describing(apart).settings(module)
+    describing = _Describing(apart, free, set())
+    made = describing.whole(value)
+    if describing.changes:  # Where something is read is not always where it is changed.
+        describing = _Describing(apart, free, describing.changes)
+        made = describing.whole(value)
+    return Description(hashlib.sha256(_json(made).encode(errors="backslashreplace")).hexdigest(), describing.asks)
 
 
 def state_of(predictor: Any) -> dict[str, Any]:
-    """Say what a predictor, or another parameter of a program, is set to, with its LM."""
-    state = {name: one for name, one in predictor.dump_state().items() if name not in ("lm", "traces", "train")}
-    if isinstance(predictor, dspy.Predict):
-        fields = [[name, field.annotation] for name, field in predictor.signature.fields.items()]
-        state |= {"lm": predictor.lm, "config": predictor.config, "types": fields}
-    return state
+    """Say what a predictor, or another parameter of a program, is set to."""
+    if not isinstance(predictor, dspy.Predict):
+        return {name: one for name, one in predictor.dump_state().items() if name not in ("lm", "traces", "train")}
+    # As they are saved; as pairs, for a field of an example may be called like a secret.
+    demos = [list(demo.items()) for demo in predictor.dump_state()["demos"]]
+    return {"signature": predictor.signature, "demos": demos, "config": predictor.config, "lm": predictor.lm}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 class _Describing:
-    """One description: what comes up inside itself, or has been described as code, is only mentioned."""
+    """One description: a root, and a table of the functions and classes met, which refer to each other by number."""
 
-    def __init__(self, apart: Iterable[Any]) -> None:
-        self.apart = {id(one) for one in apart}
-        self.code: dict[int, Any] = {}
-        self.inside: set[int] = set()
+    def __init__(self, apart: Collection[Any], free: Collection[str], changed: set[tuple[int, str]]) -> None:
+        self.apart = {id(one): number for number, one in enumerate(apart)}
+        self.free = {text.strip() for text in free}
+        self.changed = changed  # variables, by the address of those of their module
+        self.changes: set[tuple[int, str]] = set()
+        self.asks = False
+        self.table: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.known: dict[int, tuple[Any, str]] = {}  # with the thing, so that no other gets its address
+        self.inside: dict[int, int] = {}
+
+    def whole(self, value: Any) -> list[Any]:
+        root, done = self.of(value), list[Any]()
+        while len(done) < len(self.table):
+            done.append(self._guarded(self._code, self.table[len(done)]))
+        return [root, done]
 
     def of(self, value: Any) -> Any:
-        if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
+        kind = type(value)
+        if value is None or kind in (str, bool, float):
             return value
+        if kind is int:
+            return value if abs(value) < 2**63 else ["int", hex(value)]
         if id(value) in self.apart:
-            return ["apart", type(value).__qualname__]
-        if id(value) in self.code:
-            return ["as above", value.__qualname__]
+            return ["apart", self.apart[id(value)]]
+        if id(value) in self.known:
+            return self.known[id(value)][1]
         if id(value) in self.inside:
-            return ["inside itself", type(value).__qualname__]
-        if isinstance(value, type | _Function):
-            self.code[id(value)] = value  # kept, so that no other gets its address
-        self.inside.add(id(value))
+            return ["inside", len(self.inside) - self.inside[id(value)]]
+        if len(self.inside) >= _DEEPEST:
+            return ["deep", kind.__qualname__]
+        if issubclass(kind, type) or kind is _Function:  # isinstance asks the thing itself, which may refuse
+            return self._guarded(self._reference, value)
+        self.inside[id(value)] = len(self.inside)
         try:
-            return self._data(value) or self._called(value) or self._object(value)
+            made = hashlib.sha256(_json(self._guarded(self._new, value)).encode(errors="backslashreplace")).hexdigest()
         finally:
-            self.inside.discard(id(value))
+            del self.inside[id(value)]
+        self.known[id(value)] = (value, made)
+        return made
 
-    def _beside(self, value: Any) -> Any:
-        code, self.code = self.code, self.code.copy()
+    def _guarded(self, describe: Any, value: Any) -> Any:
         try:
-            return self.of(value)
-        finally:
-            self.code = code
+            return describe(value)
+        except Exception as error:  # anything may be among what a program holds, and none of it may end a compile
+            logger.debug("A %s cannot be described.", type(value).__qualname__, exc_info=error)
+            return ["opaque", type(value).__qualname__]
 
-    def _data(self, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return ["mapping", self._items(value)]
-        if isinstance(value, list | tuple):
+    def _reference(self, value: Any) -> Any:
+        signature = isinstance(value, type) and issubclass(value, dspy.Signature)
+        if not (signature or _is_own(value)) and (isinstance(value, type) or not _held_code(value)):
+            return ["name", _name_of(value)]
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = len(self.table)
+            self.table.append(value)
+        return ["code", self.numbers[id(value)]]
+
+    # Data.
+
+    def _new(self, value: Any) -> Any:
+        kind = type(value)
+        if isinstance(value, list | tuple | collections.deque):
             return ["sequence", *map(self.of, value)]
+        if isinstance(value, _MAPPINGS) or (isinstance(value, Mapping) and _is_own(kind)):
+            shown = [(key, one) for key, one in value.items() if not _is_secret(key, one)]
+            return ["mapping", sorted(([self.of(key), self.of(one)] for key, one in shown), key=_json)]
         if isinstance(value, set | frozenset):
-            # In another order in every process, so that none may be described by what came before it.
-            each = (self._beside(one) for one in value)
-            return ["set", *sorted(each, key=lambda one: json.dumps(one, sort_keys=True))]
+            return ["set", *sorted((self.of(one) for one in sorted(value, key=_place_in_set)), key=_json)]
+        if isinstance(value, enum.Enum):
+            return ["member", self.of(kind), value.name]
+        if isinstance(value, str | int | float):
+            return ["value", kind.__qualname__, repr(value)]
         if isinstance(value, bytes | bytearray):
             return ["bytes", hashlib.sha256(value).hexdigest()]
         if isinstance(value, np.ndarray):
-            if value.dtype.hasobject:  # its bytes are addresses
-                return ["array", self.of(value.tolist())]
-            return ["array", str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
-        if isinstance(value, np.generic):
-            return ["value", value.item()]
-        if isinstance(value, enum.Enum):
-            return ["member", self.of(type(value)), value.name]
-        if isinstance(value, _SPELLED):
-            return ["value", repr(value)]
+            held = self.of(value.tolist()) if value.dtype.hasobject else hashlib.sha256(value.tobytes()).hexdigest()
+            return ["array", str(value.dtype), list(value.shape), held]
+        if isinstance(value, (*_SPELLED, np.generic)):
+            return ["value", kind.__qualname__, repr(value)]
+        if isinstance(value, slice):
+            return ["slice", self.of(value.start), self.of(value.stop), self.of(value.step)]
         if typing.get_origin(value) is not None:
             return ["type", self.of(typing.get_origin(value)), *map(self.of, typing.get_args(value))]
         if isinstance(value, dspy.Example):
-            return ["example", self._items(dict(value))]
-        if isinstance(value, dspy.BaseLM):
-            # Where it is served and the keys are left out: the same model elsewhere answers the same.
-            kept = {name: one for name, one in (value.kwargs or {}).items() if name not in ("api_base", "base_url")}
-            return ["LM", value.model, getattr(value, "model_type", None), self._items(kept)]
-        return None
+            return ["example", sorted(([name, self.of(one)] for name, one in dict(value).items()), key=_json)]
+        return self._called(value) or self._object(value)
 
     def _called(self, value: Any) -> Any:
-        """Describe a class, or what is there to be called."""
-        if isinstance(value, type):
-            return self._class(value)
-        if isinstance(value, _Function):
-            return self._function(value)
         if isinstance(value, types.MethodType):
-            return ["method", value.__name__, self._holder(value.__self__)]
-        if isinstance(value, functools.partial):
-            return ["partial", self.of(value.func), self.of(value.args), self._items(value.keywords)]
-        if isinstance(getattr(value, "__wrapped__", None), _Function):  # functools.lru_cache, dspy's decorators
-            return self.of(value.__wrapped__)
-        if isinstance(value, types.BuiltinFunctionType | types.ModuleType):
-            return ["name", value.__name__]
-        return None
+            return ["method", value.__name__, self._holder(value.__self__, {value.__name__})]
+        if isinstance(value, functools.partial | functools.partialmethod):
+            return ["partial", self.of(value.func), self.of(value.args), self.of(value.keywords)]
+        if isinstance(value, _GETTERS):
+            return ["getter", self.of(value.__reduce__()[1])]
+        wrapped = inspect.getattr_static(value, "__wrapped__", None)
+        if isinstance(wrapped, _Function):  # functools.lru_cache
+            return ["wraps", type(value).__qualname__, self.of(wrapped)]
+        if isinstance(value, types.BuiltinFunctionType):
+            held = None if isinstance(value.__self__, types.ModuleType | None) else self.of(value.__self__)
+            return ["name", value.__qualname__, held]
+        return ["name", value.__name__] if isinstance(value, types.ModuleType) else None
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
-        if isinstance(value, pydantic.BaseModel):
-            return [self.of(kind), self._items(dict(value))]
-        if dataclasses.is_dataclass(value):
-            return [self.of(kind), self._items({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})]
+        if isinstance(value, Settings):
+            return self._settings(value.module)
+        if isinstance(value, dspy.BaseLM):
+            return self._lm(value)
         if isinstance(value, dspy.Module):
-            state = {}
-            if isinstance(value, dspy.Predict):
-                state = self._items(state_of(value))
-            return [self.of(kind), self.settings(value), state]
-        return self._holder(value) if callable(value) or isinstance(value, dspy.Adapter) else self.of(kind)
+            self.asks = True
+            state = self.of(state_of(value)) if isinstance(value, Parameter) else None
+            return [self.of(kind), self._settings(value), state]
+        if isinstance(value, pydantic.BaseModel) and not _is_own(kind):
+            return [self.of(kind), self._attributes(dict(value))]
+        return self._holder(value, {"__call__"} if callable(value) else None)
 
-    def _holder(self, value: Any) -> Any:
-        """Describe an object by its class and its settings."""
+    def _lm(self, lm: dspy.BaseLM) -> Any:
+        # Where it is served and the keys are left out: the same model elsewhere answers the same.
+        kwargs = {k: v for k, v in (getattr(lm, "kwargs", None) or {}).items() if k not in ("api_base", "base_url")}
+        settings = [getattr(lm, name, None) for name in ("model", "model_type", "use_developer_role")]
+        own = {}
+        if _is_own(type(lm)):
+            shown = set(vars(dspy.LM("openai/any"))) | _NOT_SETTINGS
+            own = {name: one for name, one in _unchanged(lm, _ENTRIES).items() if name not in shown and name[0] != "_"}
+        engine = getattr(lm, "engine", None)
+        engine = engine if isinstance(engine, str | None) else type(engine)
+        kwargs = {name: one for name, one in kwargs.items() if not names_secret(str(name))}
+        return ["LM", self.of(type(lm)), self.of(settings), self.of(kwargs), self.of(engine), self._attributes(own)]
+
+    def _settings(self, module: dspy.Module) -> Any:
+        left_out = _NOT_SETTINGS | _STATE if isinstance(module, Parameter) else _NOT_SETTINGS
+        held = _unchanged(module, _ENTRIES).items()
+        return self._attributes({name: one for name, one in held if name not in left_out and name[0] != "_"})
+
+    def _holder(self, value: Any, entries: Collection[str] | None) -> Any:
+        """Describe an object by its class and its attributes, as far as they are settings."""
+        kind = type(value)
         if isinstance(value, type | dspy.Module) or id(value) in self.apart:
             return self.of(value)
-        held = {name: one for name, one in _unchanged(value).items() if name not in _NOT_SETTINGS}
-        if not (_is_own(type(value)) or isinstance(value, dspy.Adapter)):
-            # Of an object of somebody else's, such as a model, much may be no setting.
-            held = {name: one for name, one in held.items() if not name.startswith("_") and _is_setting(one)}
-        return [self.of(type(value)), self._items(held)]
+        left_out = _NOT_SETTINGS | _STATE if isinstance(value, Parameter) else _NOT_SETTINGS
+        known = isinstance(value, dspy.Adapter | types.SimpleNamespace | argparse.Namespace)
+        if not (_is_own(kind) or known or dataclasses.is_dataclass(value)):
+            if entries is None or kind.__module__ == "builtins":
+                return self.of(kind)
+            # Of a thing of somebody else's that can be called, such as a model, much may be no setting.
+            plain = (str, int, float, bool, type(None), tuple)
+            shown = {name: one for name, one in _held(value).items() if name not in left_out and name[0] != "_"}
+            held = {name: one for name, one in shown.items() if type(one) in plain}
+            return [self.of(kind), self._attributes(held)]
+        held = {name: one for name, one in _unchanged(value, entries).items() if name not in left_out}
+        return [self.of(kind), self._attributes(held)]
 
-    def settings(self, module: dspy.Module) -> dict[str, Any]:
-        apart = _NOT_SETTINGS | _STATE if isinstance(module, dspy.Predict) else _NOT_SETTINGS
-        held = {name: one for name, one in _unchanged(module).items() if name not in apart}
-        return self._items({name: one for name, one in held.items() if not name.startswith("_")})
+    def _attributes(self, held: Mapping[str, Any]) -> Any:
+        return [[str(name), self.of(one)] for name, one in sorted(held.items()) if not _is_secret(name, one)]
 
-    def _items(self, items: Mapping[Any, Any]) -> dict[str, Any]:
-        return {str(name): self.of(one) for name, one in items.items() if not names_secret(str(name))}
+    # Code.
+
+    def _code(self, value: Any) -> Any:
+        return self._class(value) if isinstance(value, type) else self._function(value)
 
     def _class(self, kind: type) -> Any:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        if not _is_own(kind) or issubclass(kind, dspy.Signature):  # whose instructions are what is optimised
-            return ["class", name]
-        held = {n: _bare(one) for n, one in sorted(vars(kind).items())}
-        methods = {n: self.of(one) for n, one in held.items() if isinstance(one, _Function)}
+        if issubclass(kind, dspy.Signature):
+            return ["signature", self._signature(kind)]
+        parts: dict[str, Any] = {}
+        changed = _changed_attributes(kind, None)
+        plain = not issubclass(kind, pydantic.BaseModel | enum.Enum)
+        for name, one in vars(kind).items():
+            bare, setting = _bare(one), plain and name not in changed and not name.startswith(("__", "_abc_"))
+            if isinstance(bare, _Function) or setting:
+                parts[name] = bare
         if issubclass(kind, enum.Enum):
-            rest: Any = [[member.name, self.of(member.value)] for member in kind]
+            parts["members of it"] = [(member.name, member.value) for member in kind]
         elif issubclass(kind, pydantic.BaseModel):
             fields = kind.model_fields.items()
-            rest = [kind.__doc__, [[n, self.of(f.annotation), f.description, self.of(f.default)] for n, f in fields]]
+            parts["fields of it"] = [(name, _field(one), one.default_factory) for name, one in fields]
+            parts["shown of it"] = [kind.__doc__, dict(kind.model_config)]
         else:
-            rest = {n: self.of(one) for n, one in held.items() if not n.startswith("_") and _is_setting(one)}
+            parts["types of it"] = dict(vars(kind).get("__annotations__", {}))
         bases = [self.of(base) for base in kind.__bases__ if base is not object]
-        return ["class", kind.__qualname__, methods, rest, bases]
+        return ["class", kind.__qualname__, self._attributes(parts), bases]
+
+    def _signature(self, signature: Any) -> Any:
+        instructions = str(signature.instructions).strip()
+        fields = [[name, self.of(_field(one))] for name, one in signature.fields.items()]
+        return [None if instructions in self.free else instructions, fields]
 
     def _function(self, function: types.FunctionType) -> Any:
-        changed = bytecode.changed(function.__code__)
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        closed = {name: _content(cell) for name, cell in cells if name not in changed}
         if not _is_own(function):
-            # A decorator or a wrapper of somebody else's may hold a function of the user's own.
-            kept = {name: one for name, one in closed.items() if callable(one) and _is_setting(one)}
-            return ["function", f"{function.__module__}.{function.__qualname__}", self._items(kept)]
-        named = self._items(dict(_named(function, changed)))
-        defaults = [self.of(function.__defaults__), self.of(function.__kwdefaults__)]
-        return ["function", bytecode.instructions(function.__code__), self._items(closed), defaults, named]
+            return ["name", _name_of(function), self._attributes(_held_code(function))]
+        reading = read(function.__code__)
+        named = {}
+        for place in sorted(reading.places):
+            if (found := _find(function, place)) is not None:
+                self.asks |= found.value is dspy or found.module.partition(".")[0] == "dspy"
+                code = isinstance(found.value, type | _Function | types.MethodType)
+                if code or (found.space, found.name) not in self.changed:
+                    named[f"{found.module}.{found.name}"] = found.value
+        self.changes |= {(found.space, found.name) for at in reading.changes if (found := _find(function, at))}
+        closed = {n: one for n, one in _closed(function) if callable(one) or not reading.changes_at("cell", (n,))}
+        given = inspect.signature(function, follow_wrapped=False).parameters.items()
+        defaults = {name: one.default for name, one in given if not reading.changes_at("argument", (name,))}
+        held = [self._attributes(each) for each in (named, closed, defaults, function.__annotations__, vars(function))]
+        return ["function", instructions(function.__code__), held]
+
+
+def _field(field: Any) -> list[Any]:
+    """What of a pydantic field is shown to an LM, or decides what is read."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return [field.annotation, field.metadata, field.default, field.alias, field.description, extra]
+
+
+def _name_of(value: Any) -> str:
+    name = value.__code__.co_qualname if isinstance(value, _Function) else value.__qualname__
+    return f"{_module_of(value)}.{name}"
+
+
+def _held_code(function: types.FunctionType) -> dict[str, Any]:
+    """The functions that a function of somebody else's holds, which may be of the user's own: it may wrap them."""
+    return {name: one for name, one in [*_closed(function), *vars(function).items()] if _is_code(one)}
+
+
+def _is_code(value: Any) -> bool:
+    """Whether it is a function, or a mapping to functions such as that of ``functools.singledispatch``."""
+    return all(map(_is_code, value.values())) if isinstance(value, dict) and value else callable(value)
+
+
+def _is_secret(name: Any, value: Any) -> bool:
+    return isinstance(value, str | bytes) and isinstance(name, str) and names_secret(name)
+
+
+def _place_in_set(value: Any) -> tuple[str, str]:
+    """What members of a set are sorted by before they are numbered."""
+    if isinstance(value, type | _Function):
+        code = value.__code__.co_code.hex() if isinstance(value, _Function) else ""
+        return f"{value.__module__}.{value.__qualname__}", code
+    return type(value).__qualname__, repr(value) if isinstance(value, str | int | float | tuple | bytes) else ""
 
 
 def _bare(value: Any) -> Any:
-    """The function in a static method, a class method or a property."""
+    """The function in a static method, a class method, a property and the like."""
     if isinstance(value, staticmethod | classmethod):
-        return value.__func__
+        value = value.__func__
     if isinstance(value, property):
         return value.fget
-    return value.func if isinstance(value, functools.cached_property) else value
+    if isinstance(value, functools.cached_property):
+        return value.func
+    if isinstance(value, functools.singledispatchmethod):
+        return value.dispatcher
+        return value.dispatcher
+    wrapped = inspect.getattr_static(value, "__wrapped__", None)
+    return wrapped if isinstance(wrapped, _Function) and not isinstance(value, _Function) else value
+
+
+def _module_of(thing: Any) -> str:
+    """The name of the module that a function, a class or a module is of; functools.wraps pretends to another."""
+    if isinstance(thing, types.ModuleType):
+        return thing.__name__
+    found = thing.__globals__.get("__name__") if isinstance(thing, _Function) else getattr(thing, "__module__", None)
+    return found if isinstance(found, str) else ""
 
 
 def _is_own(thing: Any) -> bool:
     """Whether a function, a class or a module is of the user's own, and not installed."""
-    name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None) or ""
+    name = _module_of(thing)
     if name.partition(".")[0] in ("dspy", "tp_dspy", *sys.builtin_module_names):
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -251,49 +401,111 @@ def _is_installed(file: str) -> bool:
     return any(path.is_relative_to(folder) for folder in _INSTALLED)
 
 
-def _is_setting(value: Any) -> bool:
-    """Whether a variable is described where code names it: plain values, and what the user wrote."""
-    if isinstance(value, Mapping):
-        return all(map(_is_setting, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_setting, value))
-    if isinstance(value, type | _Function | types.MethodType):
-        return _is_own(value)
-    if isinstance(value, functools.partial) or isinstance(getattr(value, "__wrapped__", None), _Function):
-        return True
-    plain = str | int | float | bytes | enum.Enum | np.ndarray | np.generic | pydantic.BaseModel
-    known = (plain | dspy.Module | dspy.Example | dspy.BaseLM, _SPELLED)
-    return value is None or isinstance(value, known) or typing.get_origin(value) is not None
+def _closed(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # a name that is bound later
+            yield name, None
 
 
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that is bound later
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A variable that code names.
+
+    Attributes:
+        space: The address of the variables of its module.
+        module: The name of the module; empty for the function's own, which may be another when it is run as a script.
+        name: Its name.
+        value: What it is.
+    """
+
+    space: int
+    module: str
+    name: str
+    value: Any
+
+
+def _find(function: types.FunctionType, place: Place) -> _Found | None:
+    """Find a variable in the module of a function, or in one that this names or imports; None for any other."""
+    kind, path = place
+    if kind == "import":
+        package = function.__globals__.get("__package__") or ""
+        names = [path[0], *([f"{package}.{path[0]}"] if package else [])]
+        module = next((sys.modules[name] for name in names if name in sys.modules), None)
+        if module is None:
+            return _Found(0, path[0], "", _unread(path[0]))
+        if len(path) > 1 and path[1] not in vars(module):  # ``import a.b`` gives a
+            module = sys.modules.get(path[0].partition(".")[0], module)
+        space, left = vars(module), path[1:]
+        if not left or not _is_own(module):
+            return _Found(0, path[0], ".".join(left), module)
+    elif kind == "global" and path[0] in function.__globals__:
+        module, space, left = None, function.__globals__, path
+    else:
         return None
+    while len(left) > 1 and isinstance(inner := space.get(left[0]), types.ModuleType) and _is_own(inner):
+        module, space, left = inner, vars(inner), left[1:]
+    if left[0] not in space:
+        return None
+    return _Found(id(space), module.__name__ if module is not None else "", left[0], space[left[0]])
 
 
-def _named(function: types.FunctionType, changed: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """The variables that a function names, in its module or, by ``module.name``, in another of the user's own."""
-    names = bytecode.names(function.__code__) - changed
-    for name in sorted(names & function.__globals__.keys()):
-        found = function.__globals__[name]
-        if isinstance(found, types.ModuleType):
-            if _is_own(found):
-                inner = sorted(names & vars(found).keys())
-                yield from ((f"{name}.{n}", vars(found)[n]) for n in inner if _is_setting(vars(found)[n]))
-        elif _is_setting(found):
-            yield name, found
+@functools.lru_cache(maxsize=256)
+def _unread(module: str) -> str | None:
+    """The digest of the file of a module that is not imported yet."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not pathlib.Path(spec.origin).is_file() or _is_installed(spec.origin):
+        return None
+    return hashlib.sha256(pathlib.Path(spec.origin).read_bytes()).hexdigest()
 
 
-def _unchanged(value: Any) -> dict[str, Any]:
-    """The attributes of an object that no method of the user's own sets or changes, but for its constructors."""
-    methods = [
-        (name, _bare(one))
-        for kind in type(value).__mro__
-        if _is_own(kind)
-        for name, one in vars(kind).items()
-        if name not in _CONSTRUCTORS
-    ]
-    changed = set[str]().union(*(bytecode.changed(one.__code__) for _, one in methods if isinstance(one, _Function)))
-    return {name: one for name, one in getattr(value, "__dict__", {}).items() if name not in changed}
+def _held(value: Any) -> dict[str, Any]:
+    """The attributes of an object."""
+    held = dict(getattr(value, "__dict__", {}))
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if not name.startswith("__") and hasattr(value, name):
+                held[name] = getattr(value, name)
+    return held
+
+
+def _changed_attributes(kind: type, entries: Collection[str] | None) -> set[str]:
+    """The attributes of its objects and of itself that the methods of a class change, constructors aside.
+
+    Args:
+        kind: The class.
+        entries: The methods that are called, and what they call counts; None for all.
+    """
+    methods: dict[str, types.FunctionType] = {}
+    cached: set[str] = set()
+    for one_of in reversed(kind.__mro__):
+        if _is_own(one_of):
+            for name, one in vars(one_of).items():
+                if isinstance(one, functools.cached_property):
+                    cached.add(name)
+                if isinstance(bare := inspect.unwrap(_bare(one)) if callable(_bare(one)) else None, _Function):
+                    methods[name] = bare
+    reached = set(methods) - _CONSTRUCTORS if entries is None else set(entries) & set(methods)
+    todo = list(reached)
+    while todo:
+        more = (read(methods[todo.pop()].__code__).names & set(methods)) - reached - _CONSTRUCTORS
+        reached |= more
+        todo += more
+    changed = set(cached)
+    for method in (methods[name] for name in reached):
+        first = arguments(method.__code__)[:1]
+        for where, path in read(method.__code__).changes:
+            if len(path) > 1 and (path[:1] == first if where == "argument" else path[0] == kind.__name__):
+                changed.add(path[1])
+    return changed
+
+
+def _unchanged(value: Any, entries: Collection[str] | None) -> dict[str, Any]:
+    """The attributes of an object that its own methods do not change."""
+    changed = _changed_attributes(type(value), entries)
+    return {name: one for name, one in _held(value).items() if name not in changed}

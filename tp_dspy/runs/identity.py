@@ -6,16 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
+from dspy.predict.parameter import Parameter
 
 from tp_dspy.optimization.candidates import Candidate, free_predictors
 from tp_dspy.runs.artifacts import plain, versions_in_use
-from tp_dspy.runs.described import described, digest, settings_of, state_of
+from tp_dspy.runs.described import Settings, described, digest, state_of
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 
 __all__ = ["compile_identity", "context_identity"]
 
 
-def context_identity(program: dspy.Module, objective: ObjectiveEvaluator, lm: dspy.BaseLM | None) -> str:
+def context_identity(
+    program: dspy.Module,
+    objective: ObjectiveEvaluator,
+    lm: dspy.BaseLM | None,
+    examples: Iterable[dspy.Example] = (),
+) -> str:
     """Identify what decides an outcome, beside the candidate and the example.
 
     These are the program (its code, settings, demos, fields and frozen instructions), the LMs with their settings, the
@@ -27,25 +33,30 @@ def context_identity(program: dspy.Module, objective: ObjectiveEvaluator, lm: ds
         program: The program whose instructions are optimised.
         objective: Judges its answers.
         lm: Runs predictors that have no LM of their own; None for the configured one.
+        examples: What may be scored; which of their fields are inputs counts.
     """
     judge = objective.judge
     modules = list(program.named_sub_modules())
     parts = [module for _, module in modules]
-    predictors = [(name, module) for name, module in modules if isinstance(module, dspy.Predict)]
+    predictors = [module for module in parts if isinstance(module, dspy.Predict)]
     optimised = {id(predictor) for _, predictor in free_predictors(program)}
-    parameters = {id(one): (name, one) for name, one in [*predictors, *program.named_parameters()]}
-    return digest(
-        {
-            "versions": {name: version for name, version in versions_in_use().items() if name != "python"},
-            "modules": [[name, described(type(part)), settings_of(part, apart=parts)] for name, part in modules],
-            "parameters": {name: _state(one, id(one) in optimised) for name, one in parameters.values()},
-            "lms": [predictor.lm or lm or dspy.settings.lm for _, predictor in predictors],
-            "adapter": dspy.settings.adapter,
-            "objective": objective.describe(),
-            "judge": [judge.confidence_field, judge.choices.by_field, judge.tolerance],
-            "functions": [judge.confidence, judge.match, judge.follows, objective.rule.custom],
-        }
-    )
+    free = [predictor.signature.instructions for predictor in predictors if id(predictor) in optimised]
+    parameters = {id(one): (name, one) for name, one in [*modules, *program.named_parameters()] if _is_parameter(one)}
+    functions = described([judge.confidence, judge.match, judge.follows, objective.rule.custom], free=free)
+    known = {
+        "versions": {name: version for name, version in versions_in_use().items() if name != "python"},
+        "modules": [[name, type(part), Settings(part)] for name, part in modules],
+        "parameters": [[name, {**state_of(one), "lm": None}] for name, one in parameters.values()],
+        "lms": [predictor.lm or lm or dspy.settings.lm for predictor in predictors],
+        "adapter": dspy.settings.adapter,
+        "inputs": sorted({tuple(sorted(example.inputs().keys())) for example in examples}),
+        "objective": objective.describe(),
+        "judge": [judge.confidence_field, judge.choices.by_field, judge.tolerance],
+        "functions": functions.digest,
+        # Metrics ask the configured LM, whichever the program asks.
+        "functions ask": dspy.settings.lm if functions.asks else None,
+    }
+    return digest(known, apart=parts, free=free)
 
 
 def compile_identity(
@@ -67,8 +78,5 @@ def compile_identity(
     return digest([context, plain(settings), dict(original.instructions), list(examples), list(extra)])
 
 
-def _state(parameter: Any, optimised: bool) -> dict[str, Any]:
-    state = state_of(parameter)
-    if optimised:
-        state["signature"] = {name: one for name, one in state["signature"].items() if name != "instructions"}
-    return {name: one for name, one in state.items() if name != "lm"}
+def _is_parameter(thing: Any) -> bool:
+    return isinstance(thing, Parameter)
