@@ -14,18 +14,15 @@ import enum
 import fractions
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
 import logging
 import operator
 import pathlib
 import re
-import sys
-import sysconfig
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dspy
@@ -34,19 +31,26 @@ import pydantic
 from dspy.predict.parameter import Parameter
 
 from tp_dspy.runs.artifacts import names_secret
-from tp_dspy.runs.bytecode import Place, arguments, instructions, read
+from tp_dspy.runs.bytecode import instructions, read
+from tp_dspy.runs.lookup import (
+    attributes,
+    bare,
+    changed_attributes,
+    closed,
+    find,
+    held_code,
+    is_own,
+    name_of,
+    unchanged,
+)
 
 __all__ = ["Description", "Settings", "described", "digest", "state_of"]
 
 logger = logging.getLogger(__name__)
 
-_INSTALLED = tuple({
-    str(pathlib.Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-})  # fmt: skip
 # Attributes of DSPy's objects that are no settings; and those that are the state of a predictor.
 _NOT_SETTINGS = {"callbacks", "history", "fail_count"}
 _STATE = {"config", "demos", "fields", "lm", "signature", "stage", "traces", "train"}
-_CONSTRUCTORS = {"__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__"}
 _ENTRIES = {"forward", "aforward", "__call__", "acall"}
 _SPELLED = (
     complex, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, fractions.Fraction, pathlib.PurePath,
@@ -175,8 +179,8 @@ class _Describing:
 
     def _reference(self, value: Any) -> Any:
         signature = isinstance(value, type) and issubclass(value, dspy.Signature)
-        if not (signature or _is_own(value)) and (isinstance(value, type) or not _held_code(value)):
-            return ["name", _name_of(value)]
+        if not (signature or is_own(value)) and (isinstance(value, type) or not held_code(value)):
+            return ["name", name_of(value)]
         if id(value) not in self.numbers:
             self.numbers[id(value)] = len(self.table)
             self.table.append(value)
@@ -188,7 +192,7 @@ class _Describing:
         kind = type(value)
         if isinstance(value, list | tuple | collections.deque):
             return ["sequence", *map(self.of, value)]
-        if isinstance(value, _MAPPINGS) or (isinstance(value, Mapping) and _is_own(kind)):
+        if isinstance(value, _MAPPINGS) or (isinstance(value, Mapping) and is_own(kind)):
             shown = [(key, one) for key, one in value.items() if not _is_secret(key, one)]
             return ["mapping", sorted(([self.of(key), self.of(one)] for key, one in shown), key=_json)]
         if isinstance(value, set | frozenset):
@@ -237,7 +241,7 @@ class _Describing:
             self.asks = True
             state = self.of(state_of(value)) if isinstance(value, Parameter) else None
             return [self.of(kind), self._settings(value), state]
-        if isinstance(value, pydantic.BaseModel) and not _is_own(kind):
+        if isinstance(value, pydantic.BaseModel) and not is_own(kind):
             return [self.of(kind), self._attributes(dict(value))]
         return self._holder(value, {"__call__"} if callable(value) else None)
 
@@ -246,9 +250,9 @@ class _Describing:
         kwargs = {k: v for k, v in (getattr(lm, "kwargs", None) or {}).items() if k not in ("api_base", "base_url")}
         settings = [getattr(lm, name, None) for name in ("model", "model_type", "use_developer_role")]
         own = {}
-        if _is_own(type(lm)):
+        if is_own(type(lm)):
             shown = set(vars(dspy.LM("openai/any"))) | _NOT_SETTINGS
-            own = {name: one for name, one in _unchanged(lm, _ENTRIES).items() if name not in shown and name[0] != "_"}
+            own = {name: one for name, one in unchanged(lm, _ENTRIES).items() if name not in shown and name[0] != "_"}
         engine = getattr(lm, "engine", None)
         engine = engine if isinstance(engine, str | None) else type(engine)
         kwargs = {name: one for name, one in kwargs.items() if not names_secret(str(name))}
@@ -256,7 +260,7 @@ class _Describing:
 
     def _settings(self, module: dspy.Module) -> Any:
         left_out = _NOT_SETTINGS | _STATE if isinstance(module, Parameter) else _NOT_SETTINGS
-        held = _unchanged(module, _ENTRIES).items()
+        held = unchanged(module, _ENTRIES).items()
         return self._attributes({name: one for name, one in held if name not in left_out and name[0] != "_"})
 
     def _holder(self, value: Any, entries: Collection[str] | None) -> Any:
@@ -266,15 +270,15 @@ class _Describing:
             return self.of(value)
         left_out = _NOT_SETTINGS | _STATE if isinstance(value, Parameter) else _NOT_SETTINGS
         known = isinstance(value, dspy.Adapter | types.SimpleNamespace | argparse.Namespace)
-        if not (_is_own(kind) or known or dataclasses.is_dataclass(value)):
+        if not (is_own(kind) or known or dataclasses.is_dataclass(value)):
             if entries is None or kind.__module__ == "builtins":
                 return self.of(kind)
             # Of a thing of somebody else's that can be called, such as a model, much may be no setting.
             plain = (str, int, float, bool, type(None), tuple)
-            shown = {name: one for name, one in _held(value).items() if name not in left_out and name[0] != "_"}
+            shown = {name: one for name, one in attributes(value).items() if name not in left_out and name[0] != "_"}
             held = {name: one for name, one in shown.items() if type(one) in plain}
             return [self.of(kind), self._attributes(held)]
-        held = {name: one for name, one in _unchanged(value, entries).items() if name not in left_out}
+        held = {name: one for name, one in unchanged(value, entries).items() if name not in left_out}
         return [self.of(kind), self._attributes(held)]
 
     def _attributes(self, held: Mapping[str, Any]) -> Any:
@@ -289,12 +293,12 @@ class _Describing:
         if issubclass(kind, dspy.Signature):
             return ["signature", self._signature(kind)]
         parts: dict[str, Any] = {}
-        changed = _changed_attributes(kind, None)
+        changed = changed_attributes(kind, None)
         plain = not issubclass(kind, pydantic.BaseModel | enum.Enum)
         for name, one in vars(kind).items():
-            bare, setting = _bare(one), plain and name not in changed and not name.startswith(("__", "_abc_"))
-            if isinstance(bare, _Function) or setting:
-                parts[name] = bare
+            found, setting = bare(one), plain and name not in changed and not name.startswith(("__", "_abc_"))
+            if isinstance(found, _Function) or setting:
+                parts[name] = found
         if issubclass(kind, enum.Enum):
             parts["members of it"] = [(member.name, member.value) for member in kind]
         elif issubclass(kind, pydantic.BaseModel):
@@ -312,21 +316,21 @@ class _Describing:
         return [None if instructions in self.free else instructions, fields]
 
     def _function(self, function: types.FunctionType) -> Any:
-        if not _is_own(function):
-            return ["name", _name_of(function), self._attributes(_held_code(function))]
+        if not is_own(function):
+            return ["name", name_of(function), self._attributes(held_code(function))]
         reading = read(function.__code__)
         named = {}
         for place in sorted(reading.places):
-            if (found := _find(function, place)) is not None:
+            if (found := find(function, place)) is not None:
                 self.asks |= found.value is dspy or found.module.partition(".")[0] == "dspy"
                 code = isinstance(found.value, type | _Function | types.MethodType)
                 if code or (found.space, found.name) not in self.changed:
                     named[f"{found.module}.{found.name}"] = found.value
-        self.changes |= {(found.space, found.name) for at in reading.changes if (found := _find(function, at))}
-        closed = {n: one for n, one in _closed(function) if callable(one) or not reading.changes_at("cell", (n,))}
+        self.changes |= {(found.space, found.name) for at in reading.changes if (found := find(function, at))}
+        cells = {n: one for n, one in closed(function) if callable(one) or not reading.changes_at("cell", (n,))}
         given = inspect.signature(function, follow_wrapped=False).parameters.items()
         defaults = {name: one.default for name, one in given if not reading.changes_at("argument", (name,))}
-        held = [self._attributes(each) for each in (named, closed, defaults, function.__annotations__, vars(function))]
+        held = [self._attributes(each) for each in (named, cells, defaults, function.__annotations__, vars(function))]
         return ["function", instructions(function.__code__), held]
 
 
@@ -334,21 +338,6 @@ def _field(field: Any) -> list[Any]:
     """What of a pydantic field is shown to an LM, or decides what is read."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     return [field.annotation, field.metadata, field.default, field.alias, field.description, extra]
-
-
-def _name_of(value: Any) -> str:
-    name = value.__code__.co_qualname if isinstance(value, _Function) else value.__qualname__
-    return f"{_module_of(value)}.{name}"
-
-
-def _held_code(function: types.FunctionType) -> dict[str, Any]:
-    """The functions that a function of somebody else's holds, which may be of the user's own: it may wrap them."""
-    return {name: one for name, one in [*_closed(function), *vars(function).items()] if _is_code(one)}
-
-
-def _is_code(value: Any) -> bool:
-    """Whether it is a function, or a mapping to functions such as that of ``functools.singledispatch``."""
-    return all(map(_is_code, value.values())) if isinstance(value, dict) and value else callable(value)
 
 
 def _is_secret(name: Any, value: Any) -> bool:
@@ -361,151 +350,3 @@ def _place_in_set(value: Any) -> tuple[str, str]:
         code = value.__code__.co_code.hex() if isinstance(value, _Function) else ""
         return f"{value.__module__}.{value.__qualname__}", code
     return type(value).__qualname__, repr(value) if isinstance(value, str | int | float | tuple | bytes) else ""
-
-
-def _bare(value: Any) -> Any:
-    """The function in a static method, a class method, a property and the like."""
-    if isinstance(value, staticmethod | classmethod):
-        value = value.__func__
-    if isinstance(value, property):
-        return value.fget
-    if isinstance(value, functools.cached_property):
-        return value.func
-    if isinstance(value, functools.singledispatchmethod):
-        return value.dispatcher
-        return value.dispatcher
-    wrapped = inspect.getattr_static(value, "__wrapped__", None)
-    return wrapped if isinstance(wrapped, _Function) and not isinstance(value, _Function) else value
-
-
-def _module_of(thing: Any) -> str:
-    """The name of the module that a function, a class or a module is of; functools.wraps pretends to another."""
-    if isinstance(thing, types.ModuleType):
-        return thing.__name__
-    found = thing.__globals__.get("__name__") if isinstance(thing, _Function) else getattr(thing, "__module__", None)
-    return found if isinstance(found, str) else ""
-
-
-def _is_own(thing: Any) -> bool:
-    """Whether a function, a class or a module is of the user's own, and not installed."""
-    name = _module_of(thing)
-    if name.partition(".")[0] in ("dspy", "tp_dspy", *sys.builtin_module_names):
-        return False
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return file is None or not _is_installed(file)
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_installed(file: str) -> bool:
-    path = pathlib.Path(file).resolve()
-    return any(path.is_relative_to(folder) for folder in _INSTALLED)
-
-
-def _closed(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # a name that is bound later
-            yield name, None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """A variable that code names.
-
-    Attributes:
-        space: The address of the variables of its module.
-        module: The name of the module; empty for the function's own, which may be another when it is run as a script.
-        name: Its name.
-        value: What it is.
-    """
-
-    space: int
-    module: str
-    name: str
-    value: Any
-
-
-def _find(function: types.FunctionType, place: Place) -> _Found | None:
-    """Find a variable in the module of a function, or in one that this names or imports; None for any other."""
-    kind, path = place
-    if kind == "import":
-        package = function.__globals__.get("__package__") or ""
-        names = [path[0], *([f"{package}.{path[0]}"] if package else [])]
-        module = next((sys.modules[name] for name in names if name in sys.modules), None)
-        if module is None:
-            return _Found(0, path[0], "", _unread(path[0]))
-        if len(path) > 1 and path[1] not in vars(module):  # ``import a.b`` gives a
-            module = sys.modules.get(path[0].partition(".")[0], module)
-        space, left = vars(module), path[1:]
-        if not left or not _is_own(module):
-            return _Found(0, path[0], ".".join(left), module)
-    elif kind == "global" and path[0] in function.__globals__:
-        module, space, left = None, function.__globals__, path
-    else:
-        return None
-    while len(left) > 1 and isinstance(inner := space.get(left[0]), types.ModuleType) and _is_own(inner):
-        module, space, left = inner, vars(inner), left[1:]
-    if left[0] not in space:
-        return None
-    return _Found(id(space), module.__name__ if module is not None else "", left[0], space[left[0]])
-
-
-@functools.lru_cache(maxsize=256)
-def _unread(module: str) -> str | None:
-    """The digest of the file of a module that is not imported yet."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not pathlib.Path(spec.origin).is_file() or _is_installed(spec.origin):
-        return None
-    return hashlib.sha256(pathlib.Path(spec.origin).read_bytes()).hexdigest()
-
-
-def _held(value: Any) -> dict[str, Any]:
-    """The attributes of an object."""
-    held = dict(getattr(value, "__dict__", {}))
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in [slots] if isinstance(slots, str) else slots:
-            if not name.startswith("__") and hasattr(value, name):
-                held[name] = getattr(value, name)
-    return held
-
-
-def _changed_attributes(kind: type, entries: Collection[str] | None) -> set[str]:
-    """The attributes of its objects and of itself that the methods of a class change, constructors aside.
-
-    Args:
-        kind: The class.
-        entries: The methods that are called, and what they call counts; None for all.
-    """
-    methods: dict[str, types.FunctionType] = {}
-    cached: set[str] = set()
-    for one_of in reversed(kind.__mro__):
-        if _is_own(one_of):
-            for name, one in vars(one_of).items():
-                if isinstance(one, functools.cached_property):
-                    cached.add(name)
-                if isinstance(bare := inspect.unwrap(_bare(one)) if callable(_bare(one)) else None, _Function):
-                    methods[name] = bare
-    reached = set(methods) - _CONSTRUCTORS if entries is None else set(entries) & set(methods)
-    todo = list(reached)
-    while todo:
-        more = (read(methods[todo.pop()].__code__).names & set(methods)) - reached - _CONSTRUCTORS
-        reached |= more
-        todo += more
-    changed = set(cached)
-    for method in (methods[name] for name in reached):
-        first = arguments(method.__code__)[:1]
-        for where, path in read(method.__code__).changes:
-            if len(path) > 1 and (path[:1] == first if where == "argument" else path[0] == kind.__name__):
-                changed.add(path[1])
-    return changed
-
-
-def _unchanged(value: Any, entries: Collection[str] | None) -> dict[str, Any]:
-    """The attributes of an object that its own methods do not change."""
-    changed = _changed_attributes(type(value), entries)
-    return {name: one for name, one in _held(value).items() if name not in changed}
