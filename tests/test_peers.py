@@ -526,11 +526,11 @@ def test_the_readme_has_the_table_of_the_kept_cells(tmp_path: Path) -> None:
 def test_the_readme_has_the_ablations_of_the_kept_cells() -> None:
     root = Path(command.__file__).parents[3]
     readme = (root / "README.md").read_text(encoding="utf-8")
-    names = ["no_racing", "one_source", "one_stage", "before", "hidden_scores"]
+    names = ["no_racing", "one_source", "one_stage", "before", "end", "hidden_scores"]
     names += ["described", "no_general", "accuracy", "top_1"]
     kept = read(root / "programs/benchmarks/peers/cells/qwen2.5-coder-0.5b-by-1.5b.jsonl")
     table = Table(kept, ["scratch", *names])
-    assert len(table.targets) == 2
+    assert len(table.targets) == 4
     for name in names:
         scores = " | ".join(f"{table.of_target(name, target):.3f}" for target in table.targets)
         mean = table.difference(name, "scratch").mean
