@@ -39,7 +39,7 @@ from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
 from tp_dspy.optimization.turns import Turns
 from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
-from tp_dspy.runs.described import described
+from tp_dspy.runs.described import digest
 from tp_dspy.runs.events import Constructed
 from tp_dspy.runs.folders import folder_of
 from tp_dspy.runs.influence import SourceInfluence, choices_without_each, influence
@@ -442,7 +442,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
     ) -> Session:
         # Stop rules are left out: with a larger budget it is the same compile, which goes on.
-        asks = described(asked_by(self.reference_prompt))
+        asks = digest(asked_by(self.reference_prompt))
         decides = {**self._settings(), "racing": repr(self.racing), "seeds": self.seed_instructions, "asks": asks}
         return Session(
             student=student,
