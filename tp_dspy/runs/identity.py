@@ -9,7 +9,7 @@ import dspy
 from dspy.predict.parameter import Parameter
 
 from tp_dspy.optimization.candidates import Candidate, free_predictors
-from tp_dspy.runs.artifacts import plain, versions_in_use
+from tp_dspy.runs.artifacts import versions_in_use
 from tp_dspy.runs.described import Settings, described, digest, state_of
 from tp_dspy.scoring.objective import ObjectiveEvaluator
 
@@ -75,7 +75,7 @@ def compile_identity(
         examples: The fingerprints of everything that may be scored.
         extra: What else decides the course of it, as plain values.
     """
-    return digest([context, plain(settings), dict(original.instructions), list(examples), list(extra)])
+    return digest([context, settings, dict(original.instructions), list(examples), list(extra)])
 
 
 def _is_parameter(thing: Any) -> bool:
