@@ -9,7 +9,7 @@ import types
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Place", "Reading", "instructions", "read"]
+__all__ = ["Place", "Reading", "arguments", "instructions", "read"]
 
 Place = tuple[Literal["global", "import", "cell", "argument"], tuple[str, ...]]
 """Where a thing was looked up: ``helpers.LABELS`` is ("global", ("helpers", "LABELS")); imports begin with a module."""

@@ -97,8 +97,9 @@ def described(value: Any, *, apart: Collection[Any] = (), free: Collection[str] 
     predictor its fields, instructions and demos, too. Of an object of somebody else's only the class is known, and
     where it can be called the attributes that are plain. What is installed is known by its name.
 
-    Text under the name of a secret is left out, and so are variables and attributes that the code itself changes: they
-    change with its use.
+    Own modules that code imports when it is called are imported. What cannot be described or imported is not seen, as
+    the log tells at its lowest level. Text under the name of a secret is left out, and so are variables and attributes
+    that the code itself changes: they change with its use.
 
     Args:
         value: Anything.

@@ -41,7 +41,9 @@ def context_identity(
     predictors = [module for module in parts if isinstance(module, dspy.Predict)]
     optimised = {id(predictor) for _, predictor in free_predictors(program)}
     free = [predictor.signature.instructions for predictor in predictors if id(predictor) in optimised]
-    parameters = {id(one): (name, one) for name, one in [*modules, *program.named_parameters()] if _is_parameter(one)}
+    parameters = {
+        id(one): (name, one) for name, one in [*modules, *program.named_parameters()] if isinstance(one, Parameter)
+    }
     functions = described([judge.confidence, judge.match, judge.follows, objective.rule.custom], free=free)
     known = {
         "versions": {name: version for name, version in versions_in_use().items() if name != "python"},
@@ -76,7 +78,3 @@ def compile_identity(
         extra: What else decides the course of it, as plain values.
     """
     return digest([context, settings, dict(original.instructions), list(examples), list(extra)])
-
-
-def _is_parameter(thing: Any) -> bool:
-    return isinstance(thing, Parameter)

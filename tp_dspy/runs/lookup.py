@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import logging
 import pathlib
 import sys
 import sysconfig
@@ -20,6 +21,8 @@ __all__ = [
     "Found", "attributes", "bare", "changed_attributes", "closed", "find", "held_code", "is_own", "name_of",
     "unchanged",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 _INSTALLED = tuple({
     str(pathlib.Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -141,7 +144,8 @@ def _imported(name: str) -> types.ModuleType | None:
         if spec is None or spec.origin is None or not pathlib.Path(spec.origin).is_file() or _is_installed(spec.origin):
             return None
         return importlib.import_module(name)
-    except Exception:  # whatever it does when it is imported: who calls the code will be told
+    except Exception as error:  # whatever it does when it is imported: who calls the code will be told
+        logger.debug("%s cannot be imported, and what is in it is not seen.", name, exc_info=error)
         return None
 
 
