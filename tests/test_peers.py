@@ -448,6 +448,21 @@ def test_means_differences_and_ranks_are_those_of_the_outcomes() -> None:
     )
 
 
+def test_a_target_weighs_the_same_however_many_seeds_it_has() -> None:
+    right, wrong = [1] * 10, [0] * 10
+    kept = [cell(m, "law", seed, right) for m in ("gepa", "at_hand") for seed in (0, 1, 2)]
+    kept += [cell("gepa", "finance", 0, wrong), cell("at_hand", "finance", 0, right)]
+    table = Table(kept, ["gepa", "at_hand"])
+    assert len(table.blocks) == 4
+    assert table.mean("gepa", "accuracy").value == pytest.approx(0.5), "of targets; of blocks it would be 0.75"
+    scores = [table.of_target("gepa", target) for target in table.targets]
+    assert table.mean("gepa").value == pytest.approx(sum(scores) / 2)
+    assert table.curve("gepa", [100])[0] == pytest.approx(sum(scores) / 2)
+    gain = table.difference("at_hand", "gepa")
+    assert gain.mean.value == pytest.approx(abs(scores[0] - scores[1]) / 2) and gain.wins == 1 and gain.ties == 3
+    assert "2 targets, each the mean of its seeds (4 blocks)" in next(iter(all_tables(table)))
+
+
 def test_the_curve_is_that_of_the_best_so_far() -> None:
     table = Table(cells(), ["gepa", "at_hand"])
     at = table.curve("at_hand", [10, 20, 59, 60, 100])
@@ -541,7 +556,7 @@ def test_the_readme_has_the_ablations_of_the_kept_cells() -> None:
 def test_every_form_has_the_figures(tmp_path: Path) -> None:
     table = Table(cells(), list(METHODS))
     titles = " ".join(all_tables(table))
-    assert "3 targets and their seeds (6 blocks)" in titles and "Friedman" in titles
+    assert "3 targets, each the mean of its seeds (6 blocks)" in titles and "Friedman" in titles
     mean, low, high = as_json(table)["methods"]["at_hand"]["metrics"]["accuracy"]
     assert mean == 0.9 and 0.6 < low < 0.9 < high <= 1.0 and f"0.900 [{low:.2f}, {high:.2f}]" in markdown(table)
     for path in write(table, tmp_path):

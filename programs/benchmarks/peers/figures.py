@@ -78,7 +78,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over targets and seeds, with its 95 % interval: targets, seeds of each and questions are drawn anew."""
+    """A mean over targets, each of which is the mean of its seeds, with its 95 % interval.
+
+    However many seeds a target has, it weighs as much as another. For the interval targets, seeds of each and
+    questions are drawn anew.
+    """
 
     value: float
     low: float
@@ -145,7 +149,7 @@ class Table:
         return list(dict.fromkeys(target for target, _ in self.blocks))
 
     def mean(self, method: str, metric: str = "score") -> Mean:
-        """Average a metric over the common blocks; blocks on which it is undefined are left out."""
+        """Average a metric over targets and their seeds; where it is undefined a block is left out."""
         cells = {block: self.found[method][block] for block in self.blocks}
         return _mean({block: (one.metrics[metric], one.draws[metric]) for block, one in cells.items()})
 
@@ -187,8 +191,9 @@ class Table:
         return Ranks(dict(zip(self.methods, ranks.tolist(), strict=True)), len(scores), p_value)
 
     def curve(self, method: str, calls: Sequence[float]) -> FloatArray:
-        """Average the held-out score of the best so far over blocks; NaN where some have none yet."""
-        return np.array([np.mean([self.found[method][b].score_at(c) for b in self.blocks]) for c in calls])
+        """Average the held-out score of the best so far, as a mean does; NaN where some have none yet."""
+        cells = {target: [self.found[method][b] for b in self.blocks if b[0] == target] for target in self.targets}
+        return np.array([np.mean([np.mean([f.score_at(c) for f in found]) for found in cells.values()]) for c in calls])
 
     def calls_to_reach(self, method: str, target: str, peers: Sequence[str]) -> tuple[str, float | None]:
         """Say how soon a method is as good as the best peer at its end, on one target.
@@ -243,8 +248,15 @@ def _mean(values: Mapping[tuple[str, int], tuple[float, FloatArray]]) -> Mean:
     drawn = []
     for number in range(_RESAMPLES):
         targets = (groups[i] for i in rng.integers(len(groups), size=len(groups)))
-        some = np.concatenate([g[rng.integers(len(g), size=len(g)), number] for g in targets])
-        drawn.append(some[~np.isnan(some)].mean() if not np.isnan(some).all() else math.nan)
+        drawn.append(_known_mean([_known_mean(g[rng.integers(len(g), size=len(g)), number]) for g in targets]))
     known = np.array(drawn)[~np.isnan(drawn)]
     low, high = np.percentile(known, [2.5, 97.5]) if known.size else (math.nan, math.nan)
-    return Mean(float(np.mean([value for group in by_target.values() for value, _ in group])), float(low), float(high))
+    value = np.mean([np.mean([value for value, _ in group]) for group in by_target.values()])
+    return Mean(float(value), float(low), float(high))
+
+
+def _known_mean(values: npt.ArrayLike) -> float:
+    """Average what is not NaN; NaN where all is."""
+    array = np.asarray(values, dtype=float)
+    known = array[~np.isnan(array)]
+    return float(known.mean()) if known.size else math.nan
