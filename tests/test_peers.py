@@ -18,7 +18,7 @@ from programs.benchmarks.peers import __main__ as command
 from programs.benchmarks.peers.bench import Bench, Cell
 from programs.benchmarks.peers.figures import Found, Table, keep, read
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
-from programs.benchmarks.peers.methods import METHODS, missing, smallest_budget
+from programs.benchmarks.peers.methods import METHODS, capo_block, missing, smallest_budget
 from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
@@ -181,6 +181,17 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
         assert asked == cell["reference_replies"] - 1 or asked == cell["reference_replies"] == 0
         assert asked >= usable >= better >= 0
     assert made.known(Cell("finance", name, 0), TARGET) == cell
+
+
+def test_capo_can_measure_a_prompt_on_all_examples(bench: Callable[..., Bench]) -> None:
+    for examples in range(1, 40):
+        assert examples % capo_block(examples) == 0 and capo_block(examples) >= min(examples, 4)
+    assert [capo_block(n) for n in (12, 20, 30)] == [4, 10, 10]
+    if missing("capo") is not None:
+        pytest.skip("promptolution is not installed: `uv sync --group peers`")
+    found = bench().run(Cell("finance", "capo", 0), TARGET)
+    assert found["incumbents"], "else what it found would always be the original prompt"
+    assert found["ended"] == "cut off by the budget" and found["settings"]["block"] in (4, 10)
 
 
 def asked_by(made: Bench, name: str) -> list[str]:

@@ -16,20 +16,29 @@ from promptolution.tasks.base_task import BaseTask
 __all__ = ["capo"]
 
 
+def _at_once(function: Any, of: list[Any], threads: int) -> list[Any]:
+    # What is slow is not begun a second time: the budget would pay for both.
+    executor = ParallelExecutor(num_threads=threads, disable_progress_bar=True, timeout=0)
+    return list(executor.execute(function, of)) if of else []
+
+
 class _LLM(BaseLLM):
     """The reference LM, for crossover and mutation."""
 
-    def __init__(self, lm: dspy.LM) -> None:
+    def __init__(self, lm: dspy.LM, threads: int) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm, self.threads = lm, threads
 
     def _get_response(self, prompts: list[str], system_prompts: list[str]) -> list[str]:
         asked = [
             [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
             for prompt, system in zip(prompts, system_prompts, strict=True)
         ]
-        replies = [self.lm(messages=messages)[0] for messages in asked]
-        return [reply if isinstance(reply, str) else reply["text"] for reply in replies]
+        return _at_once(self._one, asked, self.threads)
+
+    def _one(self, messages: list[dict[str, str]]) -> str:
+        reply = self.lm(messages=messages)[0]
+        return reply if isinstance(reply, str) else str(reply["text"])
 
 
 class _Program(BasePredictor):
@@ -41,9 +50,8 @@ class _Program(BasePredictor):
 
     def predict(self, prompts: Any, xs: list[str], system_prompts: Any = None) -> tuple[list[float], list[str]]:
         prompts = [prompts] * len(xs) if isinstance(prompts, str) else prompts
-        executor = ParallelExecutor(num_threads=self.threads, disable_progress_bar=True)
         pairs = [(prompt, self.examples[int(x)]) for prompt, x in zip(prompts, xs, strict=True)]
-        scored = executor.execute(self._one, pairs) if pairs else []
+        scored = _at_once(self._one, pairs, self.threads)
         return [score for score, _ in scored], [text for _, text in scored]
 
     def _one(self, pair: tuple[str, dspy.Example]) -> tuple[float, str]:
@@ -86,7 +94,7 @@ def capo(
     settings: dict[str, Any],
 ) -> str:
     """Run it to its end, which is that of the budget as a rule; give its first prompt."""
-    llm = _LLM(reference)
+    llm = _LLM(reference, threads)
     optimiser = CAPO(
         _Program(llm, student, examples, metric, threads),
         _Task(examples, description, settings["block"]),

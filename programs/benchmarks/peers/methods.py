@@ -263,13 +263,23 @@ def _simba_settings(budget: int, examples: int) -> dict[str, int]:
     return max(fitting, key=lambda one: (one["max_steps"], one["num_candidates"], one["bsize"]))
 
 
+def capo_block(examples: int) -> int:
+    """Divide examples into blocks of at least four, three of them where possible.
+
+    Without a remainder: CAPO leaves that out, and no prompt would ever be measured on all examples.
+    """
+    return next(n for n in range(min(examples, max(4, math.ceil(examples / 3))), examples + 1) if examples % n == 0)
+
+
 def _capo(job: Job) -> dspy.Module:
     from programs.benchmarks.peers.capo import capo
 
     random.seed(job.seed)  # it has none of its own
     initial = [job.student.predict.signature.instructions, *general_instructions(job.target.answers)]
     examples = list(job.target.validation)
-    settings = job.uses(block=max(5, len(examples) // 4), crossovers_per_iter=4, upper_shots=0, n_steps=_NO_END)
+    settings = job.uses(
+        block=capo_block(len(examples)), crossovers_per_iter=4, upper_shots=0, n_steps=_NO_END, initial=len(initial)
+    )
     text = capo(job.student, job.metric, job.reference, examples, initial[0], initial, job.threads, settings)
     made = job.student.deepcopy()
     made.predict.signature = made.predict.signature.with_instructions(text)

@@ -110,10 +110,10 @@ def proposals(table: Table) -> pd.DataFrame:
 def all_tables(table: Table) -> dict[str, pd.DataFrame]:
     """All tables by what is said above them."""
     ranks = table.ranks()
-    targets = len({target for target, _ in table.blocks})
+    targets, blocks = len(table.targets), len(table.blocks)
     test = "" if math.isnan(ranks.p_value) else f"; Friedman test of the ranks: p = {ranks.p_value:.2g}"
     drawn = "95 % intervals over targets, seeds and questions"
-    said = f"Held-out metrics: means over {targets} targets, each the mean of its seeds ({len(table.blocks)} blocks), {drawn}"
+    said = f"Held-out metrics: means over {targets} targets, each the mean of its seeds ({blocks} blocks), {drawn}"
     made = {f"{said}{test}": main_table(table), "Held-out score by target": by_target(table)}
     for ours in reversed(_OURS_TOO):
         if ours in table.methods:
