@@ -183,15 +183,28 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
     assert made.known(Cell("finance", name, 0), TARGET) == cell
 
 
-def test_capo_can_measure_a_prompt_on_all_examples(bench: Callable[..., Bench]) -> None:
+def test_capo_has_all_examples_and_what_its_last_whole_step_chose(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for examples in range(1, 40):
         assert examples % capo_block(examples) == 0 and capo_block(examples) >= min(examples, 4)
     assert [capo_block(n) for n in (12, 20, 30)] == [4, 10, 10]
     if missing("capo") is not None:
         pytest.skip("promptolution is not installed: `uv sync --group peers`")
+    from promptolution.optimizers.capo import CAPO
+
+    chosen: list[list[str]] = []
+    step = CAPO._step
+
+    def watched(self: Any) -> Any:
+        made = step(self)
+        chosen.append([prompt.instruction for prompt in made])
+        return made
+
+    monkeypatch.setattr(CAPO, "_step", watched)
     found = bench().run(Cell("finance", "capo", 0), TARGET)
-    assert found["incumbents"], "else what it found would always be the original prompt"
-    assert found["ended"] == "cut off by the budget" and found["settings"]["block"] in (4, 10)
+    assert found["ended"] == "by itself" and found["pairs"] == BUDGET, "the budget ended it after a step"
+    assert found["prompts"][found["final"]][0][1] == chosen[-1][0]
 
 
 def asked_by(made: Bench, name: str) -> list[str]:

@@ -13,6 +13,8 @@ from promptolution.optimizers.capo import CAPO
 from promptolution.predictors.base_predictor import BasePredictor
 from promptolution.tasks.base_task import BaseTask
 
+from programs.benchmarks.peers.meter import BudgetSpentError
+
 __all__ = ["capo"]
 
 
@@ -93,7 +95,11 @@ def capo(
     threads: int,
     settings: dict[str, Any],
 ) -> str:
-    """Run it to its end, which is that of the budget as a rule; give its first prompt."""
+    """Run it to its end, which is that of the budget as a rule; give its first prompt.
+
+    Raises:
+        BudgetSpentError: If the budget ends before its first step does: it has chosen nothing yet.
+    """
     llm = _LLM(reference, threads)
     optimiser = CAPO(
         _Program(llm, student, examples, metric, threads),
@@ -106,4 +112,10 @@ def capo(
         check_fs_accuracy=False,
         df_few_shots=pd.DataFrame({"x": [], "y": []}),
     )
-    return str(optimiser.optimize(settings["n_steps"])[0].instruction)
+    try:
+        optimiser.optimize(settings["n_steps"])
+    except BudgetSpentError:
+        if not optimiser.scores:
+            raise
+    # As its last whole step left them, best first.
+    return str(optimiser.prompts[0].instruction)

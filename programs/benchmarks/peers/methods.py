@@ -264,9 +264,9 @@ def _simba_settings(budget: int, examples: int) -> dict[str, int]:
 
 
 def capo_block(examples: int) -> int:
-    """Divide examples into blocks of at least four, three of them where possible.
+    """Divide examples into blocks of at least four, three of them where possible, without a remainder.
 
-    Without a remainder: CAPO leaves that out, and no prompt would ever be measured on all examples.
+    CAPO would leave that out.
     """
     return next(n for n in range(min(examples, max(4, math.ceil(examples / 3))), examples + 1) if examples % n == 0)
 
@@ -281,6 +281,7 @@ def _capo(job: Job) -> dspy.Module:
         block=capo_block(len(examples)), crossovers_per_iter=4, upper_shots=0, n_steps=_NO_END, initial=len(initial)
     )
     text = capo(job.student, job.metric, job.reference, examples, initial[0], initial, job.threads, settings)
+    job.meter.settle()
     made = job.student.deepcopy()
     made.predict.signature = made.predict.signature.with_instructions(text)
     return made
