@@ -41,7 +41,7 @@ def test_a_budget_is_kept_and_both_phases_have_their_part() -> None:
     whole = Lab(None).compile()
     for limit in (spent(whole) // 2, 150):
         lab = Lab(None)
-        result = lab.compile(stop=[ScorerCalls(limit)])
+        result = lab.compile(stop=[ScorerCalls(limit)], source_examples=10)
         assert lab.paid == spent(result) <= limit
         assert result.source is not None and result.target is not None
         assert "scorer calls is spent" in result.source.stopped
@@ -67,6 +67,24 @@ def test_a_small_budget_leaves_something_to_propose_with() -> None:
         assert statistics.mean(row[way].proposals for row in rows) >= least
         assert all(row[way].calls <= 200 for row in rows)
     assert statistics.mean(row["at_hand"].quality - row["alone"].quality for row in rows) > 0.1
+
+
+def test_a_small_budget_takes_fewer_source_examples(caplog: pytest.LogCaptureFixture) -> None:
+    def examples_of(**settings: Any) -> int:
+        result = Lab(None).compile(rounds=4, **settings)
+        (most,) = {max(m.n for r in result.source.history for m in r.by_task.values())}
+        assert result.settings["source_examples"] in (None, most)
+        return most
+
+    with caplog.at_level(logging.INFO, "tp_dspy"):
+        sizes = [examples_of(stop=[ScorerCalls(limit)]) for limit in (120, 150, 200, 10_000)]
+    assert sizes == sorted(sizes) and sizes[0] == 4 < sizes[2] < 10 == sizes[3]
+    said = [r.getMessage() for r in caplog.records if "source_examples= says otherwise" in r.getMessage()]
+    assert len(said) == 3 and "budget of 120 scorer calls" in said[0] and "4 examples of each source task" in said[0]
+    assert examples_of(stop=[ScorerCalls(180)], source_examples=10) == 10, "whoever says how many gets them"
+    assert examples_of(stop=[Tokens(20_000)]) == 10, "what a pair will cost is not known before"
+    # Without proposals to save for, they are all taken as long as they can be paid for.
+    assert Lab(None).compile(rounds=0, stop=[ScorerCalls(200)]).settings["source_examples"] is None
 
 
 def test_where_nothing_is_dropped_no_round_is_begun_that_cannot_be_paid_for() -> None:

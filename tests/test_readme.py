@@ -16,7 +16,8 @@ from programs.benchmarks.scripted import PromptView, Reply, answer_logprobs, cer
 from tp_dspy.cli import app
 from tp_dspy.lms import specs
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
 
@@ -92,3 +93,25 @@ def test_the_ten_lines_for_ones_own_program_run(
 def test_the_two_commands_stand_in_the_readme() -> None:
     assert "pip install uv && uv run tp-dspy demo" in README
     assert "\nuv run pytest\n" in README
+
+
+def anchors(text: str) -> set[str]:
+    """The names under which headings are linked to, as GitHub makes them."""
+    bare = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    headings = (heading.lower() for heading in re.findall(r"^#+ (.+)$", bare, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", "tp_dspy/METHOD.md", "tp_dspy/SCALING.md", "programs/benchmarks/README.md"]
+)
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    source = ROOT / page
+    text = source.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (source.parent / path).resolve() if path else source
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link

@@ -464,7 +464,7 @@ def test_a_target_phase_tries_what_the_source_phase_was_broken_off_before_judgin
     assert not broken.phase.history
     assert [text for origin, text in first(broken, seed_instructions=seeds) if origin == "seed"] == seeds
     # After it had begun with all, and dropped some.
-    begun = made(stop=[ScorerCalls(104)])
+    begun = made(stop=[ScorerCalls(104)], source_examples=12)
     texts = {record.id: record.instructions["self"] for record in begun.phase.history}
     unfinished = {texts[id] for id in begun.phase.unfinished} - {"Answer."}
     carried = {record.instructions["self"] for record in begun.prompts} - {"Answer."}

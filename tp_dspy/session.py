@@ -113,7 +113,7 @@ class Session:
     stop: Sequence[StopRule | Budget | StopFile]
     run_dir: Path | None
     decides: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     listeners: Sequence[Listener] = ()
     verbose: bool = False
 

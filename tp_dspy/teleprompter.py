@@ -30,12 +30,12 @@ from tp_dspy.optimization.phases import (
     target_input,
     warn_of_overlap,
 )
-from tp_dspy.optimization.plan import PhasePlan, effort
+from tp_dspy.optimization.plan import Effort, PhasePlan, effort
 from tp_dspy.optimization.population import Seed, first_population
 from tp_dspy.optimization.racing import ExpectedGain, Racing
 from tp_dspy.optimization.reference import Proposer
 from tp_dspy.optimization.reference_prompt import ReferencePrompt
-from tp_dspy.optimization.stopping import Budget, StopFile, StopRule
+from tp_dspy.optimization.stopping import Budget, ScorerCalls, StopFile, StopRule
 from tp_dspy.optimization.turns import Turns
 from tp_dspy.runs.artifacts import TransferResult, plain
 from tp_dspy.runs.delivery import deliver
@@ -75,8 +75,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         rounds: Rounds of proposals in each phase, at least 0.
         proposals: Proposals asked for in each round, at least 1.
         examples: Examples per task for the search, and as many again for the selection; at least 1.
-        source_examples: The same for each source task, where it is to be another number: with several of them, fewer
-            leave a small budget something to propose with.
+        source_examples: The same for each source task. By default as many, or, with a budget of scorer calls that would
+            else leave little to propose with, as many as leave three quarters of it; at least four.
         top_k: Source prompts that go on to the target, and finalists of each phase; at least 1.
         seed_instructions: Instructions of your own for the first population: texts, or texts by predictor name. None
             means the general ones that ship with the library, an empty list none at all; yours come before the
@@ -226,13 +226,14 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         with kept_on_failure("source_prompts", lambda: made), work.session.open(work.plans) as cycle:
             if work.sources is not None and source_tasks:
                 source = self._phase("source", cycle, work, work.sources, work.first["source"])
-                made = self._source_prompts(source, source_tasks, work.original)
+                made = self._source_prompts(source, source_tasks, work)
                 work = work.after(made)
             if cycle.ledger.halted is None:
                 target = self._target_phase("target", cycle, work)
         seconds = time.monotonic() - started
         with failure_told(self.tell):
-            result = TransferResult.of(source, target, work.original, seconds, self._settings(), self.objective)
+            settings = work.session.settings
+            result = TransferResult.of(source, target, work.original, seconds, settings, self.objective)
             return self._deliver("target", student, result, self.run_dir)
 
     def plan(
@@ -270,7 +271,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         assert work.sources is not None
         with work.session.open(work.plans) as cycle:
             result = self._phase("source", cycle, work, work.sources, work.first["source"])
-            prompts = self._source_prompts(result, source_tasks, work.original)
+            prompts = self._source_prompts(result, source_tasks, work)
         if self.run_dir is not None:
             Snapshots.end(self.run_dir)
         return prompts
@@ -325,7 +326,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
                 own = replace(cycle, ledger=cycle.ledger.share(phase)) if lanes > 1 else cycle
                 target = self._target_phase(phase, own, work)
                 seconds = time.monotonic() - started
-                result = TransferResult.of(None, target, work.original, seconds, self._settings(), self.objective, name)
+                settings = work.session.settings
+                result = TransferResult.of(None, target, work.original, seconds, settings, self.objective, name)
                 compiled[name] = self._deliver(phase, student, result, folder_of(self.run_dir, name, list(targets)))
 
         lanes = min(at_once, len(work.chains))
@@ -426,17 +428,34 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             carried = source_prompts.candidates(original, self.effort.top_k, self.mapping)
             judged = source_prompts.judged(original, self.mapping) if self._judges_like(source_prompts) else set()
             original = source_prompts.known(original, self.mapping)
-        panels = [*targets.values(), *([sources] if sources is not None else [])]
-        examples = [example for panel in panels for example in panel.examples]
-        self.objective.check(student, examples)
-
         extra: list[Any] = [source_prompts.model_dump(mode="json") if source_prompts is not None else None]
         extra += [brief.description for data in targets.values() for brief in data.briefs]
         extra += [kind] if kind is not None else []
+
+        panels = [*targets.values(), *([sources] if sources is not None else [])]
+        examples = [example for panel in panels for example in panel.examples]
+        self.objective.check(student, examples)
         session = self._session(student, original, examples, extra)
-        if kind is None:
-            session = self._with_snapshots(session, list(phases))
-        return Work(original, sources, dict(targets), first, carried, judged, session, self.effort)
+        work = self._fitted(Work(original, sources, dict(targets), first, carried, judged, session, self.effort))
+        # What identifies it is what was asked for: with a larger budget it goes on, though with more examples.
+        session = replace(session, settings=self._settings(work.effort))
+        return replace(work, session=session if kind is not None else self._with_snapshots(session, list(phases)))
+
+    def _fitted(self, work: Work) -> Work:
+        """Fit the source phase to a budget of scorer calls, where the user leaves that to us."""
+        limits = [budget for budget in self.stop if isinstance(budget, ScorerCalls)]
+        if not limits or self.effort.source_examples is not None:
+            return work
+        fitted = work.fitted(limits[0].limit)
+        if fitted is not work:
+            logger.info(
+                "The budget of %s leaves more to propose with when %d examples of each source task are taken, and not "
+                "%d; source_examples= says otherwise.",
+                limits[0],
+                fitted.effort.source_examples,
+                work.effort.examples,
+            )
+        return fitted
 
     def _session(
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
@@ -455,7 +474,6 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             stop=self.stop,
             run_dir=self.run_dir,
             decides={**decides, "extra": plain([self.mapping, *extra])},
-            settings=self._settings(),
             listeners=self.listeners,
             verbose=self.verbose,
         )
@@ -468,7 +486,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             phase: self.run_dir if phase == name else folder_of(self.run_dir, name, names) or self.run_dir
             for phase, name in zip(phases, names, strict=True)
         }
-        snapshots = Snapshots(folders, session.original, self._settings())
+        snapshots = Snapshots(folders, session.original, session.settings)
         # First, so that whoever is told of a round finds it in the folder.
         return replace(session, listeners=(snapshots, *session.listeners))
 
@@ -517,17 +535,17 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             search=data.search,
             selection=data.selection,
             proposer=proposer,
-            rounds=self.effort.rounds,
-            proposals_per_round=self.effort.proposals,
-            finalists=self.effort.top_k,
+            rounds=work.effort.rounds,
+            proposals_per_round=work.effort.proposals,
+            finalists=work.effort.top_k,
             stop=sorted_out(self.stop)[0],
             prior=sorted(prior, key=lambda scored: scored.score),
         )
         logger.info("The %s phase ended (%s); best score %.3f.", name, result.stopped, result.best.score)
         return result
 
-    def _source_prompts(self, result: PhaseResult, tasks: Sequence[Task], original: Candidate) -> SourcePrompts:
-        prompts = SourcePrompts.of(result, original, tasks, self.effort.top_k, self._settings())
+    def _source_prompts(self, result: PhaseResult, tasks: Sequence[Task], work: Work) -> SourcePrompts:
+        prompts = SourcePrompts.of(result, work.original, tasks, work.effort.top_k, work.session.settings)
         if self.run_dir is not None:
             prompts.save(self.run_dir / "source_prompts.json")
         self.tell(Constructed("source", prompts))
@@ -559,11 +577,11 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         for listener in self.listeners:
             listener(event)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, effort: Effort | None = None) -> dict[str, Any]:
         lms = {"reference_lm": self.reference_lm or dspy.settings.lm, "scorer_lm": self.scorer.lm or dspy.settings.lm}
         return {
             **{name: getattr(lm, "model", None) for name, lm in lms.items()},
-            **vars(self.effort),
+            **vars(effort or self.effort),
             "objective": self.objective.describe(),
             "spread_penalty": self.spread_penalty,
             "temperature": self.temperature,

@@ -19,6 +19,12 @@ from tp_dspy.tasks.task import Task
 
 __all__ = ["Work", "targets_by_name"]
 
+# The share of a budget that is to be left to proposals, at most. With half of it compiles of 700 and 1,000 calls end
+# lower in scripted worlds (`programs.benchmarks.tight --first 600`).
+_FOR_PROPOSALS = 0.75
+# Races judge from four examples on.
+_FEWEST = 4
+
 
 @dataclass(frozen=True)
 class Work:
@@ -63,6 +69,32 @@ class Work:
             )
             for name, data in (phases | self.targets).items()
         ]
+
+    def fitted(self, calls: float) -> Work:
+        """Take so few examples of each source task that a budget leaves something to propose with; at least four.
+
+        Beside first populations and choices there is to be enough for what is planned to be proposed, or else three
+        quarters of the budget.
+
+        Args:
+            calls: The budget, in scored pairs.
+
+        Returns:
+            Itself where nothing is to be saved.
+        """
+        if self.sources is None or self._fits(calls):
+            return self
+        most = max(map(len, self.sources.search.values()))
+        smaller = [self._with_source_examples(size) for size in range(min(_FEWEST, most), most)]
+        return next((work for work in reversed(smaller) if work._fits(calls)), smaller[0] if smaller else self)
+
+    def _fits(self, calls: float) -> bool:
+        necessary, wanted = sum(plan.necessary for plan in self.plans), sum(plan.wanted for plan in self.plans)
+        return necessary + min(wanted, _FOR_PROPOSALS * calls) <= calls
+
+    def _with_source_examples(self, size: int) -> Work:
+        assert self.sources is not None
+        return replace(self, sources=self.sources.first(size), effort=replace(self.effort, source_examples=size))
 
     @property
     def chains(self) -> list[list[str]]:

@@ -37,7 +37,7 @@ class Setting:
         world: Seed of the world.
         calls: Scorer calls of a compile.
         examples: Target examples to search on, and as many to choose on.
-        source_examples: The same for each of two source tasks.
+        source_examples: The same for each of two source tasks; None leaves that to the library.
         top_k: As in `TransferPrompting`.
         noise: See `World`.
         shift: See `World`.
@@ -46,7 +46,7 @@ class Setting:
     world: int
     calls: int
     examples: int
-    source_examples: int
+    source_examples: int | None
     top_k: int
     noise: float
     shift: float
@@ -65,7 +65,7 @@ def run(setting: Setting) -> dict[str, Row]:
     dspy.configure(adapter=InstructionAdapter())
     world = World(setting.world, noise=setting.noise, shift=setting.shift)
     student = DirectStudent(world, "Answer.")
-    size, source_size = setting.examples, setting.source_examples
+    size, source_size = setting.examples, setting.source_examples or setting.examples
     sources = [world.task(name, train=source_size, validation=source_size) for name in ("medicine", "law")]
     target = world.task("finance", train=size, validation=size)
     scored: list[Event] = []
@@ -76,7 +76,7 @@ def run(setting: Setting) -> dict[str, Row]:
         rounds=NO_END,
         proposals=8,
         examples=size,
-        source_examples=source_size,
+        source_examples=setting.source_examples,
         top_k=setting.top_k,
         stop=[ScorerCalls(setting.calls)],
         num_threads=1,
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="seed of the first one (default 0)")
     parser.add_argument("--calls", type=int, nargs="+", default=[120, 200, 400], help="budgets (default 120 200 400)")
     parser.add_argument("--examples", type=int, default=20, help="target examples to search on (default 20)")
-    parser.add_argument("--source-examples", type=int, default=20, help="of each source task (default 20)")
+    parser.add_argument("--source-examples", type=int, help="of each source task (by default what the library takes)")
     parser.add_argument("--top-k", type=int, default=3, help="default 3")
     parser.add_argument("--noise", type=float, default=0.5, help="share of luck that is the words' (default 0.5)")
     parser.add_argument(

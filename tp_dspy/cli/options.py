@@ -173,7 +173,11 @@ Examples = Annotated[
 ]
 SourceExamples = Annotated[
     int | None,
-    typer.Option(min=1, help="The same for each source task; by default as --examples.", rich_help_panel=_EFFORT),
+    typer.Option(
+        min=1,
+        help="The same for each source task; by default as --examples, or fewer, for a small --max-calls.",
+        rich_help_panel=_EFFORT,
+    ),
 ]
 TopK = Annotated[
     int | None, typer.Option(min=1, help="Source prompts carried over; overrides --auto.", rich_help_panel=_EFFORT)

@@ -145,7 +145,7 @@ class Effort(Record):
         rounds: As in `TransferPrompting`; so for the next four.
         proposals: Proposals of a round.
         examples: Examples per task and panel.
-        source_examples: The same for each source task.
+        source_examples: The same for each source task; None for as many, or fewer where a budget asks for it.
         top_k: Source prompts carried over.
         seed: Makes the choice of examples repeatable.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -50,6 +50,16 @@ class PhaseInput:
     def size(self) -> int:
         """How many examples there are to search on, over all tasks."""
         return sum(map(len, self.search.values()))
+
+    def first(self, size: int) -> PhaseInput:
+        """Give the same with so many examples per task and panel, at most."""
+        search, selection = (
+            {name: examples[:size] for name, examples in panel.items()} if panel is not None else None
+            for panel in (self.search, self.selection)
+        )
+        assert search is not None
+        briefs = tuple(replace(brief, exemplars=brief.exemplars[:size]) for brief in self.briefs)
+        return PhaseInput(search, selection, briefs)
 
     @property
     def examples(self) -> list[dspy.Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ class Effort:
         rounds: Rounds of proposals.
         proposals: Proposals asked for in a round.
         examples: Examples per panel of a target, at most.
-        source_examples: Examples per panel of each source task, at most; None for as many.
+        source_examples: Examples per panel of each source task, at most; None for as many, as far as a budget allows.
         top_k: Source prompts that go on to the target, and finalists of a phase.
     """
 
@@ -86,6 +87,21 @@ class PhasePlan:
     def scorer_calls(self) -> int:
         """Scored pairs in all."""
         return self.population + self.proposals + self.selection
+
+    @property
+    def first(self) -> int:
+        """Scored pairs that the first population is likely to take."""
+        return math.ceil(self.population * self.raced)
+
+    @property
+    def necessary(self) -> int:
+        """Scored pairs that it is likely to take whatever is proposed."""
+        return self.first + self.selection
+
+    @property
+    def wanted(self) -> int:
+        """Scored pairs that all proposals are likely to take."""
+        return math.ceil(self.proposals * self.raced)
 
     @classmethod
     def of(

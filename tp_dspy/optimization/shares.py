@@ -37,10 +37,9 @@ class Stage:
 
 def stages_of(plan: PhasePlan, more_to_come: bool) -> list[Stage]:
     """List the parts of a phase; more to come are phases after it."""
-    least = math.ceil(plan.population * plan.raced)
-    more = plan.population - least + plan.proposals
+    more = plan.population - plan.first + plan.proposals
     return [
-        Stage(plan.phase, "search", least, more, plan.reference_calls),
+        Stage(plan.phase, "search", plan.first, more, plan.reference_calls),
         Stage(plan.phase, "selection", plan.selection, can_wait=plan.phase == "source" and more_to_come),
     ]
 
