@@ -76,11 +76,11 @@ def test_a_small_budget_takes_fewer_source_examples(caplog: pytest.LogCaptureFix
         assert result.settings["source_examples"] in (None, most)
         return most
 
-    with caplog.at_level(logging.INFO, "tp_dspy"):
+    with caplog.at_level(logging.INFO, "tp_dspy.session"):
         sizes = [examples_of(stop=[ScorerCalls(limit)]) for limit in (120, 150, 200, 10_000)]
     assert sizes == sorted(sizes) and sizes[0] == 4 < sizes[2] < 10 == sizes[3]
     said = [r.getMessage() for r in caplog.records if "source_examples= says otherwise" in r.getMessage()]
-    assert len(said) == 3 and "budget of 120 scorer calls" in said[0] and "4 examples of each source task" in said[0]
+    assert len(said) == 3 and "Of each source task 4 examples, not 10" in said[0]
     assert examples_of(stop=[ScorerCalls(180)], source_examples=10) == 10, "whoever says how many gets them"
     assert examples_of(stop=[Tokens(20_000)]) == 10, "what a pair will cost is not known before"
     # Without proposals to save for, they are all taken as long as they can be paid for.

@@ -99,6 +99,7 @@ class Session:
         run_dir: The folder of the journal; None keeps it in memory.
         decides: Settings that decide the course of a compile, as plain values.
         settings: What is told to others of how the compile is set up, as plain values.
+        remark: What is to be said of the plan; may be empty.
         listeners: Are told every event.
         verbose: Whether to show progress on a terminal or in a notebook.
     """
@@ -114,6 +115,7 @@ class Session:
     run_dir: Path | None
     decides: Mapping[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    remark: str = ""
     listeners: Sequence[Listener] = ()
     verbose: bool = False
 
@@ -129,8 +131,8 @@ class Session:
     def _planned(self, phases: Sequence[PhasePlan]) -> Plan:
         runs = self.scorer.objective.runs
         # The last one is the reference LM, whose prompts grow with the history.
-        words = f"{PhasePlan.in_words(phases, runs)} "
-        return Plan(tuple(phases), words + estimate(phases, self.student, self.examples, self._lms()[:-1], runs))
+        about = estimate(phases, self.student, self.examples, self._lms()[:-1], runs)
+        return Plan(tuple(phases), " ".join(filter(None, [PhasePlan.in_words(phases, runs), self.remark, about])))
 
     @contextlib.contextmanager
     def open(self, phases: Sequence[PhasePlan], at_once: int = 1) -> Iterator[Cycle]:

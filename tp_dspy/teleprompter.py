@@ -438,7 +438,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         session = self._session(student, original, examples, extra)
         work = self._fitted(Work(original, sources, dict(targets), first, carried, judged, session, self.effort))
         # What identifies it is what was asked for: with a larger budget it goes on, though with more examples.
-        session = replace(session, settings=self._settings(work.effort))
+        session = replace(session, settings=self._settings(work.effort), remark=self._remark(work.effort))
         return replace(work, session=session if kind is not None else self._with_snapshots(session, list(phases)))
 
     def _fitted(self, work: Work) -> Work:
@@ -446,16 +446,16 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         limits = [budget for budget in self.stop if isinstance(budget, ScorerCalls)]
         if not limits or self.effort.source_examples is not None:
             return work
-        fitted = work.fitted(limits[0].limit)
-        if fitted is not work:
-            logger.info(
-                "The budget of %s leaves more to propose with when %d examples of each source task are taken, and not "
-                "%d; source_examples= says otherwise.",
-                limits[0],
-                fitted.effort.source_examples,
-                work.effort.examples,
-            )
-        return fitted
+        return work.fitted(limits[0].limit)
+
+    def _remark(self, effort: Effort) -> str:
+        """Say what was fitted."""
+        if effort == self.effort:
+            return ""
+        return (
+            f"Of each source task {effort.source_examples} examples, not {effort.examples}, as the budget would else "
+            "leave little to propose with (source_examples= says otherwise)."
+        )
 
     def _session(
         self, student: dspy.Module, original: Candidate, examples: Sequence[dspy.Example], extra: Sequence[Any]
