@@ -73,7 +73,8 @@ def test_a_small_budget_takes_fewer_source_examples(caplog: pytest.LogCaptureFix
     def examples_of(**settings: Any) -> int:
         result = Lab(None).compile(rounds=4, **settings)
         (most,) = {max(m.n for r in result.source.history for m in r.by_task.values())}
-        assert result.settings["source_examples"] in (None, most)
+        fitted = most < 10 and "source_examples" not in settings
+        assert result.settings["source_examples"] == (most if fitted else settings.get("source_examples"))
         return most
 
     with caplog.at_level(logging.INFO, "tp_dspy.session"):
@@ -85,6 +86,27 @@ def test_a_small_budget_takes_fewer_source_examples(caplog: pytest.LogCaptureFix
     assert examples_of(stop=[Tokens(20_000)]) == 10, "what a pair will cost is not known before"
     # Without proposals to save for, they are all taken as long as they can be paid for.
     assert Lab(None).compile(rounds=0, stop=[ScorerCalls(200)]).settings["source_examples"] is None
+
+
+def test_examples_to_choose_on_are_saved_where_there_are_few_to_search_on() -> None:
+    world = World(3)
+    sources = [world.task(name, train=4, validation=40) for name in ("medicine", "law")]
+
+    def planned(**settings: Any) -> tuple[int, str]:
+        tp = TransferPrompting(
+            ObjectiveEvaluator(),
+            reference_lm=world.reference_lm(),
+            scorer_lm=world.scorer_lm(),
+            examples=40,
+            **settings,
+        )
+        student, target = DirectStudent(world, "Answer."), world.task("finance", train=10, validation=10)
+        plan = tp.plan(student, trainset=target.train, valset=target.validation, source_tasks=sources)
+        return plan.phases[0].selection, plan.words
+
+    (all_of_them, said), (fitted, remark) = planned(), planned(stop=[ScorerCalls(200)])
+    assert all_of_them == (1 + 3) * 2 * 40 and fitted == (1 + 3) * 2 * 4
+    assert "Of each source task" not in said and "Of each source task 4 examples, not 40" in remark
 
 
 def test_where_nothing_is_dropped_no_round_is_begun_that_cannot_be_paid_for() -> None:

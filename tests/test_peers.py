@@ -153,7 +153,7 @@ def test_every_optimiser_keeps_to_the_budget_and_sees_no_held_out_question(
     name: str, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing(name) is not None:
-        pytest.skip(f"{missing(name)} is not installed: `uv run --with {missing(name)} pytest`")
+        pytest.skip(f"{missing(name)} is not installed; `uv sync --group peers` has promptolution")
     made = bench()
     held_out = {e.question for e in made._examples("finance", 0)[1]}
     asked: set[str] = set()
@@ -205,6 +205,20 @@ def test_capo_has_all_examples_and_what_its_last_whole_step_chose(
     found = bench().run(Cell("finance", "capo", 0), TARGET)
     assert found["ended"] == "by itself" and found["pairs"] == BUDGET, "the budget ended it after a step"
     assert found["prompts"][found["final"]][0][1] == chosen[-1][0]
+
+
+def test_capo_does_not_hide_that_a_reply_did_not_come(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing("capo") is not None:
+        pytest.skip("promptolution is not installed: `uv sync --group peers`")
+    made = bench()
+    down = scripted_lm(lambda prompt: ServerError("down"), num_retries=0, cache=False)
+    down.is_reference = True
+    monkeypatch.setattr(Bench, "_reference", lambda *_: down)
+    with pytest.raises(dspy.LMError):
+        made.run(Cell("finance", "capo", 0), TARGET)
+    assert made.known(Cell("finance", "capo", 0), TARGET) is None
 
 
 def asked_by(made: Bench, name: str) -> list[str]:
@@ -485,6 +499,13 @@ def test_a_target_weighs_the_same_however_many_seeds_it_has() -> None:
     gain = table.difference("at_hand", "gepa")
     assert gain.mean.value == pytest.approx(abs(scores[0] - scores[1]) / 2) and gain.wins == 1 and gain.ties == 3
     assert "2 targets, each the mean of its seeds (4 blocks)" in next(iter(all_tables(table)))
+    # So do the draws of the interval: half of them have one target twice, whatever its seeds.
+    mean = table.mean("gepa", "accuracy")
+    assert (mean.low, mean.high) == (0.0, 1.0)
+    many = [cell(m, f"law {i}", seed, right) for m in ("gepa",) for i in range(5) for seed in range(1 + 4 * (i < 2))]
+    many += [cell("gepa", f"finance {i}", 0, wrong) for i in range(5)]
+    mean = Table(many, ["gepa"]).mean("gepa", "accuracy")
+    assert mean.value == 0.5 and (mean.low, mean.high) == pytest.approx((0.2, 0.8), abs=0.01)
 
 
 def test_the_curve_is_that_of_the_best_so_far() -> None:

@@ -75,8 +75,8 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         rounds: Rounds of proposals in each phase, at least 0.
         proposals: Proposals asked for in each round, at least 1.
         examples: Examples per task for the search, and as many again for the selection; at least 1.
-        source_examples: The same for each source task. By default as many, or, with a budget of scorer calls that would
-            else leave little to propose with, as many as leave three quarters of it; at least four.
+        source_examples: The same for each source task. By default as many; under a budget of scorer calls so few, but
+            at least four, that it is enough for what is planned to be proposed, or else leaves three quarters to that.
         top_k: Source prompts that go on to the target, and finalists of each phase; at least 1.
         seed_instructions: Instructions of your own for the first population: texts, or texts by predictor name. None
             means the general ones that ship with the library, an empty list none at all; yours come before the
@@ -438,7 +438,7 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
         session = self._session(student, original, examples, extra)
         work = self._fitted(Work(original, sources, dict(targets), first, carried, judged, session, self.effort))
         # What identifies it is what was asked for: with a larger budget it goes on, though with more examples.
-        session = replace(session, settings=self._settings(work.effort), remark=self._remark(work.effort))
+        session = replace(session, settings=self._settings(work.effort), remark=self._remark(sources, work))
         return replace(work, session=session if kind is not None else self._with_snapshots(session, list(phases)))
 
     def _fitted(self, work: Work) -> Work:
@@ -448,13 +448,13 @@ class TransferPrompting(Teleprompter):  # type: ignore[misc]
             return work
         return work.fitted(limits[0].limit)
 
-    def _remark(self, effort: Effort) -> str:
+    def _remark(self, given: PhaseInput | None, work: Work) -> str:
         """Say what was fitted."""
-        if effort == self.effort:
+        if given is None or work.sources is None or given.most == work.sources.most:
             return ""
         return (
-            f"Of each source task {effort.source_examples} examples, not {effort.examples}, as the budget would else "
-            "leave little to propose with (source_examples= says otherwise)."
+            f"Of each source task {work.sources.most} examples, not {given.most}, as the budget would else leave "
+            "little to propose with (source_examples= says otherwise)."
         )
 
     def _session(

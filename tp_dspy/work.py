@@ -22,7 +22,7 @@ __all__ = ["Work", "targets_by_name"]
 # The share of a budget that is to be left to proposals, at most. With half of it compiles of 700 and 1,000 calls end
 # lower in scripted worlds (`programs.benchmarks.tight --first 600`).
 _FOR_PROPOSALS = 0.75
-# Races judge from four examples on.
+# A source task of fewer examples says next to nothing of a candidate.
 _FEWEST = 4
 
 
@@ -82,11 +82,10 @@ class Work:
         Returns:
             Itself where nothing is to be saved.
         """
-        if self.sources is None or self._fits(calls):
+        if self.sources is None or self._fits(calls) or (most := self.sources.most) <= _FEWEST:
             return self
-        most = max(map(len, self.sources.search.values()))
-        smaller = [self._with_source_examples(size) for size in range(min(_FEWEST, most), most)]
-        return next((work for work in reversed(smaller) if work._fits(calls)), smaller[0] if smaller else self)
+        smaller = (self._with_source_examples(size) for size in range(most - 1, _FEWEST, -1))
+        return next((work for work in smaller if work._fits(calls)), None) or self._with_source_examples(_FEWEST)
 
     def _fits(self, calls: float) -> bool:
         necessary, wanted = sum(plan.necessary for plan in self.plans), sum(plan.wanted for plan in self.plans)

@@ -51,6 +51,12 @@ class PhaseInput:
         """How many examples there are to search on, over all tasks."""
         return sum(map(len, self.search.values()))
 
+    @property
+    def most(self) -> int:
+        """How many examples the largest panel of a task has."""
+        panels = [self.search, self.selection or {}]
+        return max(len(examples) for panel in panels for examples in panel.values())
+
     def first(self, size: int) -> PhaseInput:
         """Give the same with so many examples per task and panel, at most."""
         search, selection = (

@@ -1,4 +1,4 @@
-"""promptolution's CAPO on a DSPy program; it needs `uv run --with promptolution`, which takes Python below 3.13."""
+"""promptolution's CAPO on a DSPy program; it needs `uv sync --group peers`, and Python below 3.13."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ __all__ = ["capo"]
 def _at_once(function: Any, of: list[Any], threads: int) -> list[Any]:
     # What is slow is not begun a second time: the budget would pay for both.
     executor = ParallelExecutor(num_threads=threads, disable_progress_bar=True, timeout=0)
-    return list(executor.execute(function, of)) if of else []
+    made = list(executor.execute(function, of)) if of else []
+    for error in executor.exceptions_map.values():
+        raise error
+    return made
 
 
 class _LLM(BaseLLM):
@@ -85,6 +88,19 @@ class _Task(BaseTask):
         return np.asarray(preds, dtype=float)
 
 
+class _Capo(CAPO):  # type: ignore[misc]
+    """Keeps the error that its loop ends with, and swallows."""
+
+    error: Exception | None = None
+
+    def _step(self) -> Any:
+        try:
+            return super()._step()
+        except Exception as error:
+            self.error = error
+            raise
+
+
 def capo(
     student: dspy.Module,
     metric: Any,
@@ -99,9 +115,10 @@ def capo(
 
     Raises:
         BudgetSpentError: If the budget ends before its first step does: it has chosen nothing yet.
+        Exception: What ended a step, such as a reply that did not come.
     """
     llm = _LLM(reference, threads)
-    optimiser = CAPO(
+    optimiser = _Capo(
         _Program(llm, student, examples, metric, threads),
         _Task(examples, description, settings["block"]),
         llm,
@@ -117,5 +134,7 @@ def capo(
     except BudgetSpentError:
         if not optimiser.scores:
             raise
+    if optimiser.error is not None:
+        raise optimiser.error
     # As its last whole step left them, best first.
     return str(optimiser.prompts[0].instruction)

@@ -160,8 +160,9 @@ class Table:
         return math.fsum(known) / len(known) if known else math.nan
 
     def total(self, method: str, name: str) -> float:
-        """Average what a compile took: "pairs", "runs", "reference_replies" or "seconds"."""
-        return float(np.mean([self.found[method][block].cell[name] for block in self.blocks]))
+        """Average what a compile took, as a mean does: "pairs", "runs", "reference_replies" or "seconds"."""
+        cells = {target: [self.found[method][b].cell for b in self.blocks if b[0] == target] for target in self.targets}
+        return float(np.mean([np.mean([cell[name] for cell in found]) for found in cells.values()]))
 
     def errors(self, method: str) -> int:
         """Count the compiles in which the optimiser raised an error of its own."""

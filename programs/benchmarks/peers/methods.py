@@ -37,6 +37,7 @@ __all__ = ["METHODS", "TOP_K", "Asking", "Job", "Method", "missing", "smallest_b
 
 _VERSION = 7
 _VERSION_OF_ADVICE = 8
+_VERSION_OF_CAPO = 8
 # With this and `source_examples`, budgets such as these leave the most to propose with: found in scripted worlds
 # (`programs.benchmarks.tight`).
 TOP_K = 2
@@ -336,7 +337,9 @@ def version_of(name: str) -> int | None:
     """
     if name in ("advice", "advice_scratch"):
         return _VERSION_OF_ADVICE
-    return None if name in _OTHERS and name != "capo" else _VERSION
+    if name == "capo":
+        return _VERSION_OF_CAPO
+    return None if name in _OTHERS else _VERSION
 
 
 def missing(name: str) -> str | None:

@@ -151,7 +151,7 @@ def as_json(table: Table) -> dict[str, Any]:
 
 
 def curve(table: Table) -> Figure:
-    """Draw the held-out score of the best so far against scorer calls, means over the common blocks."""
+    """Draw the held-out score of the best so far against scorer calls, means over targets."""
     from tp_dspy.report.plots.style import COLOURS, INK, drawing, legend_below, new_plot
 
     @drawing()
