@@ -105,8 +105,8 @@ def test_examples_to_choose_on_are_saved_where_there_are_few_to_search_on() -> N
         return plan.phases[0].selection, plan.words
 
     (all_of_them, said), (fitted, remark) = planned(), planned(stop=[ScorerCalls(200)])
-    assert all_of_them == (1 + 3) * 2 * 40 and fitted == (1 + 3) * 2 * 4
-    assert "Of each source task" not in said and "Of each source task 4 examples, not 40" in remark
+    assert all_of_them == (1 + 3) * 2 * 40 and fitted == (1 + 3) * 2 * 5
+    assert "Of each source task" not in said and "Of each source task 5 examples, not 40" in remark
 
 
 def test_where_nothing_is_dropped_no_round_is_begun_that_cannot_be_paid_for() -> None:
