@@ -22,7 +22,7 @@ from programs.benchmarks.peers.methods import METHODS, capo_block, missing, smal
 from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed
-from programs.benchmarks.peers.tables import all_tables, as_json, markdown, write
+from programs.benchmarks.peers.tables import against, all_tables, as_json, as_markdown, markdown, write
 from programs.benchmarks.peers.unseen import unseen
 from programs.benchmarks.scripted import PromptView, scripted_lm
 from programs.benchmarks.worlds import World
@@ -556,46 +556,38 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     assert markdown(Table(read(passed), list(METHODS))) == markdown(Table(kept, list(METHODS)))
 
 
-def test_the_readme_has_the_table_of_the_kept_cells(tmp_path: Path) -> None:
-    root = Path(command.__file__).parents[3]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    file = root / "programs/benchmarks/peers/cells/qwen2.5-coder-0.5b-by-1.5b.jsonl"
-    asked = re.search(rf"--cells {file.relative_to(root).as_posix()}.*?--methods ([\w ]+)\n```", readme, re.DOTALL)
+ROOT = Path(command.__file__).parents[3]
+KEPT = ROOT / "programs/benchmarks/peers/cells/qwen2.5-coder-0.5b-by-1.5b.jsonl"
+README, MEASURED = (ROOT / page for page in ("README.md", "programs/benchmarks/README.md"))
+
+
+def test_the_pages_have_the_tables_of_the_kept_cells(tmp_path: Path) -> None:
+    readme, measured = README.read_text(encoding="utf-8"), MEASURED.read_text(encoding="utf-8")
+    asked = re.search(rf"--cells {KEPT.relative_to(ROOT).as_posix()}.*?--methods ([\w ]+)\n```", readme, re.DOTALL)
     assert asked is not None
-    table = Table(read(file), asked[1].split())
+    table = Table(read(KEPT), asked[1].split())
+    assert len(table.targets) == 6 and len(table.methods) == 11
     write(table, tmp_path)
+    assert (tmp_path / "table.md").read_text().strip() in measured
     assert (tmp_path / "summary.md").read_text().strip() in readme
-    # Its columns are targets, in some order.
-    (head,) = re.findall(r"\| held-out score \| (.*) \|\n", readme)
-    assert len(head.split(" | ")) == len(table.targets) == 6
-    for method in table.methods:
-        scores = {f"{table.of_target(method, target):.3f}" for target in table.targets}
-        (row,) = re.findall(rf"\| {re.escape(METHODS[method].title)} \| ((?:\d\.\d{{3}}(?: \| )?){{6}}) \|\n", readme)
-        assert set(row.split(" | ")) == scores
-    for other in table.methods[1:]:
-        found = table.difference("at_hand", other)
-        mean, counts = found.mean, f"{found.wins} : {found.ties} : {found.losses}"
-        row = f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}] | {counts} |"
-        assert f"| {METHODS[other].title} | {row}" in readme
-    ways = Table(read(file), ["at_hand", "scratch", "advice", "advice_scratch"])
+    assert as_markdown(against(table, "at_hand")) in readme
+
+
+def test_the_page_has_what_advice_and_each_part_do_by_the_kept_cells() -> None:
+    measured = MEASURED.read_text(encoding="utf-8")
+    ways = Table(read(KEPT), ["at_hand", "scratch", "advice", "advice_scratch"])
     for ours, asked_for_advice in (("at_hand", "advice"), ("scratch", "advice_scratch")):
         mean = ways.difference(asked_for_advice, ours).mean
-        assert f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}]" in readme
-
-
-def test_the_readme_has_the_ablations_of_the_kept_cells() -> None:
-    root = Path(command.__file__).parents[3]
-    readme = (root / "README.md").read_text(encoding="utf-8")
+        assert f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}]" in measured
     names = ["no_racing", "one_source", "one_stage", "before", "end", "hidden_scores"]
     names += ["described", "no_general", "accuracy", "top_1"]
-    kept = read(root / "programs/benchmarks/peers/cells/qwen2.5-coder-0.5b-by-1.5b.jsonl")
-    table = Table(kept, ["scratch", *names])
+    table = Table(read(KEPT), ["scratch", *names])
     assert len(table.targets) == 4
     for name in names:
         scores = " | ".join(f"{table.of_target(name, target):.3f}" for target in table.targets)
         mean = table.difference(name, "scratch").mean
         row = f"| {METHODS[name].title} | {scores} | {mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}] |"
-        assert row in readme, row
+        assert row in measured, row
 
 
 def test_every_form_has_the_figures(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tp_dspy.scoring.held_out import HEADINGS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["as_json", "as_markdown", "curve", "markdown", "summary", "write"]
+__all__ = ["against", "all_tables", "as_json", "as_markdown", "curve", "markdown", "summary", "write"]
 
 _OURS = "at_hand"
 _OURS_TOO = ("scratch", "at_hand")
