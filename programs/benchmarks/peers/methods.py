@@ -278,8 +278,14 @@ def _capo(job: Job) -> dspy.Module:
     random.seed(job.seed)  # it has none of its own
     initial = [job.student.predict.signature.instructions, *general_instructions(job.target.answers)]
     examples = list(job.target.validation)
+    # A step takes two replies for each crossover.
+    crossovers = max(1, min(4, job.replies // 2))
     settings = job.uses(
-        block=capo_block(len(examples)), crossovers_per_iter=4, upper_shots=0, n_steps=_NO_END, initial=len(initial)
+        block=capo_block(len(examples)),
+        crossovers_per_iter=crossovers,
+        upper_shots=0,
+        n_steps=_NO_END,
+        initial=len(initial),
     )
     text = capo(job.student, job.metric, job.reference, examples, initial[0], initial, job.threads, settings)
     job.meter.settle()
