@@ -17,8 +17,9 @@ from dspy.lm15 import ServerError
 from programs.benchmarks.peers import __main__ as command
 from programs.benchmarks.peers.bench import Bench, Cell
 from programs.benchmarks.peers.figures import Found, Table, keep, read
+from programs.benchmarks.peers.fitting import capo_block, smallest_budget
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter
-from programs.benchmarks.peers.methods import METHODS, capo_block, missing, smallest_budget
+from programs.benchmarks.peers.methods import METHODS, missing
 from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import QUICK, SUITE, Target, listed

@@ -59,13 +59,12 @@ class PhaseInput:
 
     def first(self, size: int) -> PhaseInput:
         """Give the same with so many examples per task and panel, at most."""
-        search, selection = (
-            {name: examples[:size] for name, examples in panel.items()} if panel is not None else None
-            for panel in (self.search, self.selection)
-        )
-        assert search is not None
+
+        def cut(panel: Panel) -> Panel:
+            return {name: examples[:size] for name, examples in panel.items()}
+
         briefs = tuple(replace(brief, exemplars=brief.exemplars[:size]) for brief in self.briefs)
-        return PhaseInput(search, selection, briefs)
+        return PhaseInput(cut(self.search), cut(self.selection) if self.selection is not None else None, briefs)
 
     @property
     def examples(self) -> list[dspy.Example]:

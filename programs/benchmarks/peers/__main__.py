@@ -13,7 +13,7 @@ from typing import Any
 
 import dspy
 
-from programs.benchmarks.peers import methods
+from programs.benchmarks.peers import fitting, methods
 from programs.benchmarks.peers.bench import Bench, Cell
 from programs.benchmarks.peers.elsewhere import Places
 from programs.benchmarks.peers.figures import Table, keep, read
@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace, settings: list[Setting], targets: list[Target
 def _can_be_run(method: str, setting: Setting) -> bool:
     """Say whether a method has all that it needs; if not, tell what is missing."""
     lacks = methods.missing(method)
-    least = methods.smallest_budget(method, setting.examples, setting.examples)
+    least = fitting.smallest_budget(method, setting.examples, setting.examples)
     if lacks is not None:
         _say(f"{method} needs {lacks}: left out")
     elif least > setting.budget:

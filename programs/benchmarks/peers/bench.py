@@ -18,8 +18,9 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import is_retryable_lm_error
 
+from programs.benchmarks.peers.fitting import source_examples
 from programs.benchmarks.peers.meter import BudgetSpentError, Meter, Prompt
-from programs.benchmarks.peers.methods import METHODS, TOP_K, Asking, Job, source_examples, version_of
+from programs.benchmarks.peers.methods import METHODS, TOP_K, Asking, Job
 from programs.benchmarks.peers.setting import Setting, lms_of
 from programs.benchmarks.peers.student import Answer
 from programs.benchmarks.peers.suite import Target, listed
@@ -127,7 +128,7 @@ class Bench:
         sources = [self._examples(name, cell.seed)[0] for name in target.sources]
         parts = [[fingerprint(e) for e in (*task.train, *task.validation)] for task in (given, *sources)]
         known = [*parts, [fingerprint(e) for e in test], self.scorer.model, self.reference.model]
-        if (version := version_of(cell.method)) is not None:
+        if (version := METHODS[cell.method].version) is not None:
             # It changes as this code does; its source prompts with it.
             known.append([version, TOP_K])
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]

@@ -22,8 +22,8 @@ def _at_once(function: Any, of: list[Any], threads: int) -> list[Any]:
     # What is slow is not begun a second time: the budget would pay for both.
     executor = ParallelExecutor(num_threads=threads, disable_progress_bar=True, timeout=0)
     made = list(executor.execute(function, of)) if of else []
-    for error in executor.exceptions_map.values():
-        raise error
+    if executor.exceptions_map:
+        raise next(iter(executor.exceptions_map.values()))
     return made
 
 

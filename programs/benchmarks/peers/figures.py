@@ -155,14 +155,14 @@ class Table:
 
     def of_target(self, method: str, target: str, metric: str = "score") -> float:
         """Average a metric over the seeds of a target."""
-        values = [self.found[method][block].metrics[metric] for block in self.blocks if block[0] == target]
-        known = [value for value in values if not math.isnan(value)]
-        return math.fsum(known) / len(known) if known else math.nan
+        return _known_mean([found.metrics[metric] for found in self._seeds(method, target)])
+
+    def _seeds(self, method: str, target: str) -> list[Found]:
+        return [self.found[method][block] for block in self.blocks if block[0] == target]
 
     def total(self, method: str, name: str) -> float:
         """Average what a compile took, as a mean does: "pairs", "runs", "reference_replies" or "seconds"."""
-        cells = {target: [self.found[method][b].cell for b in self.blocks if b[0] == target] for target in self.targets}
-        return float(np.mean([np.mean([cell[name] for cell in found]) for found in cells.values()]))
+        return float(np.mean([np.mean([f.cell[name] for f in self._seeds(method, t)]) for t in self.targets]))
 
     def errors(self, method: str) -> int:
         """Count the compiles in which the optimiser raised an error of its own."""
@@ -193,8 +193,8 @@ class Table:
 
     def curve(self, method: str, calls: Sequence[float]) -> FloatArray:
         """Average the held-out score of the best so far, as a mean does; NaN where some have none yet."""
-        cells = {target: [self.found[method][b] for b in self.blocks if b[0] == target] for target in self.targets}
-        return np.array([np.mean([np.mean([f.score_at(c) for f in found]) for found in cells.values()]) for c in calls])
+        cells = [self._seeds(method, target) for target in self.targets]
+        return np.array([np.mean([np.mean([f.score_at(c) for f in seeds]) for seeds in cells]) for c in calls])
 
     def calls_to_reach(self, method: str, target: str, peers: Sequence[str]) -> tuple[str, float | None]:
         """Say how soon a method is as good as the best peer at its end, on one target.
@@ -210,7 +210,7 @@ class Table:
 
     def _first(self, method: str, target: str, goal: float) -> int | None:
         """Say after how many calls the mean of a method's best so far reaches a score."""
-        cells = [self.found[method][block] for block in self.blocks if block[0] == target]
+        cells = self._seeds(method, target)
         places = sorted({pairs for one in cells for pairs, _ in one.curve})
         reached = (calls for calls in places if np.mean([one.score_at(calls) for one in cells]) >= goal - 1e-12)
         return next(reached, None)

@@ -7,7 +7,6 @@ with as many pairs as it can pay for (`Meter`), and kept with the result. Instru
 from __future__ import annotations
 
 import importlib.util
-import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 import dspy
 
+from programs.benchmarks.peers.fitting import capo_block, simba_settings, source_examples
 from programs.benchmarks.peers.meter import Meter
 from programs.benchmarks.proposals.ways import HiddenScores
 from tp_dspy import (
@@ -33,16 +33,14 @@ from tp_dspy.optimization.events import Event, RoundEnded
 from tp_dspy.optimization.population import general_instructions
 from tp_dspy.optimization.racing import FullScoring
 
-__all__ = ["METHODS", "TOP_K", "Asking", "Job", "Method", "missing", "smallest_budget", "source_examples", "version_of"]
+__all__ = ["METHODS", "TOP_K", "Asking", "Job", "Method", "missing"]
 
-_VERSION = 7
-_VERSION_OF_ADVICE = 8
-_VERSION_OF_CAPO = 8
+# Of ours, of ours that ask for advice, and of CAPO, which has our general instructions. To be raised when what they
+# find changes: cells of another version are not taken for known.
+_VERSION, _VERSION_OF_ADVICE, _VERSION_OF_CAPO = 7, 8, 8
 # With this and `source_examples`, budgets such as these leave the most to propose with: found in scripted worlds
 # (`programs.benchmarks.tight`).
 TOP_K = 2
-# Of a source task: fewer say nothing of it.
-_LEAST_EXAMPLES = 4
 # More rounds than any budget here lasts for.
 _NO_END = 1_000
 
@@ -108,6 +106,7 @@ class Method:
         searches: Whether it has a budget, and runs that chance decides.
         tries: How often it may begin anew when it ended with an error: with other replies of the reference LM.
         position: Where the instruction stands in what the scorer LM reads.
+        version: Which of our code a cell was made with; None for others' optimisers, which depend on nothing of ours.
     """
 
     compile: Callable[[Job], dspy.Module]
@@ -116,6 +115,7 @@ class Method:
     searches: bool = True
     tries: int = 1
     position: Position = "start"
+    version: int | None = _VERSION
 
 
 def _original(job: Job) -> dspy.Module:
@@ -170,11 +170,6 @@ def _ours(
     phases = [phase for phase in (result.source, result.target) if phase is not None]
     job.proposals = [sum(figures) for figures in zip(*(phase.proposal_yield for phase in phases), strict=True)]
     return made
-
-
-def source_examples(examples: int, sources: int) -> int:
-    """Say how many examples of each source task to take: half as many in all as of the target."""
-    return max(_LEAST_EXAMPLES, examples // (2 * sources))
 
 
 def _plain(value: Any) -> Any:
@@ -241,35 +236,9 @@ def _gepa(job: Job) -> dspy.Module:
 
 def _simba(job: Job) -> dspy.Module:
     examples = [*job.target.train, *job.target.validation]
-    settings = job.uses(max_demos=0, **_simba_settings(job.budget, len(examples)))
+    settings = job.uses(max_demos=0, **simba_settings(job.budget, len(examples)))
     teleprompter = dspy.SIMBA(metric=job.metric, prompt_model=job.reference, num_threads=job.threads, **settings)
     return teleprompter.compile(job.student, trainset=examples, seed=job.seed)
-
-
-def _simba_settings(budget: int, examples: int) -> dict[str, int]:
-    """Choose the settings with the most steps, up to the default of eight, that end before the budget does."""
-
-    def runs(bsize: int, candidates: int, steps: int) -> int:
-        return steps * bsize * (candidates + min(candidates + 1, bsize)) + examples * min(candidates + 1, steps + 1)
-
-    fitting = [
-        {"max_steps": steps, "num_candidates": candidates, "bsize": bsize}
-        for candidates in range(2, 7)
-        for bsize in (8, 16, 32)
-        for steps in range(1, 9)
-        if bsize <= examples and runs(bsize, candidates, steps) <= budget
-    ]
-    if not fitting:
-        raise ValueError(f"SIMBA does not fit: {budget} scorer calls for {examples} examples")
-    return max(fitting, key=lambda one: (one["max_steps"], one["num_candidates"], one["bsize"]))
-
-
-def capo_block(examples: int) -> int:
-    """Divide examples into blocks of at least four, three of them where possible, without a remainder.
-
-    CAPO would leave that out.
-    """
-    return next(n for n in range(min(examples, max(4, math.ceil(examples / 3))), examples + 1) if examples % n == 0)
 
 
 def _capo(job: Job) -> dspy.Module:
@@ -301,23 +270,27 @@ def _opro(job: Job) -> dspy.Module:
 _ACCURACY = ObjectiveEvaluator(weights={"accuracy": 1.0}, confidence=None)
 
 METHODS: Mapping[str, Method] = {
-    "original": Method(_original, "original prompt", searches=False),
-    "by_hand": Method(_by_hand, "written by hand", searches=False),
+    "original": Method(_original, "original prompt", searches=False, version=None),
+    "by_hand": Method(_by_hand, "written by hand", searches=False, version=None),
     "general": Method(lambda job: _ours(job, one_stage=True, rounds=0), "general instructions, no search"),
     "opro": Method(_opro, "OPRO (our cycle)"),
-    "copro": Method(_copro, "dspy.COPRO", tries=4),
-    "miprov2": Method(_mipro, "dspy.MIPROv2", tries=4),
-    "gepa": Method(_gepa, "dspy.GEPA", tries=4),
-    "simba": Method(_simba, "dspy.SIMBA", splits=("all", "validation", "train"), tries=4),
-    "capo": Method(_capo, "CAPO (promptolution)", tries=4),
+    "copro": Method(_copro, "dspy.COPRO", tries=4, version=None),
+    "miprov2": Method(_mipro, "dspy.MIPROv2", tries=4, version=None),
+    "gepa": Method(_gepa, "dspy.GEPA", tries=4, version=None),
+    "simba": Method(_simba, "dspy.SIMBA", splits=("all", "validation", "train"), tries=4, version=None),
+    "capo": Method(_capo, "CAPO (promptolution)", tries=4, version=_VERSION_OF_CAPO),
     "scratch": Method(_ours, "Transfer-Prompting, from scratch"),
     "at_hand": Method(lambda job: _ours(job, at_hand=True), "Transfer-Prompting, source prompts at hand"),
     # Ablations.
     "advice": Method(
-        lambda job: _ours(job, at_hand=True, reference_prompt=_BOTH), "ours at hand, asked for advice by turns"
+        lambda job: _ours(job, at_hand=True, reference_prompt=_BOTH),
+        "ours at hand, asked for advice by turns",
+        version=_VERSION_OF_ADVICE,
     ),
     "advice_scratch": Method(
-        lambda job: _ours(job, reference_prompt=_BOTH), "ours from scratch, asked for advice by turns"
+        lambda job: _ours(job, reference_prompt=_BOTH),
+        "ours from scratch, asked for advice by turns",
+        version=_VERSION_OF_ADVICE,
     ),
     "one_stage": Method(lambda job: _ours(job, one_stage=True), "ours, one stage"),
     "no_racing": Method(lambda job: _ours(job, racing=FullScoring()), "ours, no racing"),
@@ -333,42 +306,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-_OTHERS = ("original", "by_hand", "copro", "miprov2", "gepa", "simba", "capo")
-
-
-def version_of(name: str) -> int | None:
-    """Give the version of a method of ours: cells of another one are not taken for known. None for those of others.
-
-    To be raised when what it finds changes.
-    """
-    if name in ("advice", "advice_scratch"):
-        return _VERSION_OF_ADVICE
-    if name == "capo":
-        return _VERSION_OF_CAPO
-    return None if name in _OTHERS else _VERSION
-
-
 def missing(name: str) -> str | None:
     """Say what a method needs that is not installed; None where it can run."""
     package = {"capo": "promptolution", "miprov2": "optuna"}.get(name)
     return package if package is not None and importlib.util.find_spec(package) is None else None
-
-
-def smallest_budget(name: str, train: int, validation: int) -> float:
-    """Say how many pairs a method cannot do without; 0 where it takes what there is, infinite where none will do."""
-    both = train + validation
-    if name == "copro":
-        return 2 * validation
-    if name == "miprov2":
-        return train + 2 * validation
-    if name == "simba":
-        return next((b for b in range(both, 100 * both) if _fits(b, both)), math.inf)
-    return 0
-
-
-def _fits(budget: int, examples: int) -> bool:
-    try:
-        _simba_settings(budget, examples)
-    except ValueError:
-        return False
-    return True

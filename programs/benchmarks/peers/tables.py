@@ -64,8 +64,7 @@ def summary(table: Table) -> pd.DataFrame:
 
 def by_target(table: Table, metric: str = "score") -> pd.DataFrame:
     """A row for each method, a column for each target: one metric, mean over seeds."""
-    targets = list(dict.fromkeys(target for target, _ in table.blocks))
-    rows = {_title(m): {t: _number(table.of_target(m, t, metric)) for t in targets} for m in table.methods}
+    rows = {_title(m): {t: _number(table.of_target(m, t, metric)) for t in table.targets} for m in table.methods}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(HEADINGS[metric])
 
 
@@ -87,7 +86,7 @@ def reached(table: Table, ours: str) -> pd.DataFrame:
     """A row for each target: the best peer, and with what share of its calls ours is as good."""
     peers = [peer for peer in _PEERS if peer in table.methods]
     rows = {}
-    for target in dict.fromkeys(target for target, _ in table.blocks) if peers else ():
+    for target in table.targets if peers else ():
         best, ratio = table.calls_to_reach(ours, target, peers)
         cells = {"best peer": f"{_title(best)} ({_number(table.of_target(best, target))})"}
         said = "not reached" if ratio is None else "-, the peer made none" if math.isnan(ratio) else f"{ratio:.2f}"
