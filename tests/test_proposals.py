@@ -41,7 +41,7 @@ def test_every_way_asks_and_is_measured(way: str, world: World) -> None:
     prompt = asked[0].user
     assert "<INS>" in prompt and ("lettered questions" in prompt) == (way not in ("bare", "gepa"))
     assert ("Score: " in prompt) == (
-        way not in ("hidden_scores", "edit", "gepa", "cross", "graft", "rules", "plain", "advice")
+        way not in ("hidden_scores", "edit", "gepa", "cross", "rewrite", "graft", "rules", "plain", "advice")
     )
     for reply in cell["replies"]:
         own = reply["reply"].removeprefix("<INS>").removesuffix("</INS>")

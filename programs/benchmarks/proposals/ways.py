@@ -166,6 +166,20 @@ class Cross(Other):
         )
 
 
+class Rewrite(Other):
+    """The parent in other words: CAPO's mutation. It cannot be told what fails, and so copies nothing of it."""
+
+    def ask(self, history: Pairs, exemplars: Sequence[dspy.Example], failures: Failures) -> str:
+        return "\n\n".join(
+            [
+                f"A language model must answer items like these:\n{self.said()}",
+                f"An instruction for it:\n\n{history[-1][0]}",
+                "Say the same in quite other words: keep what it asks for, and change how it is said.",
+                _FORM,
+            ]
+        )
+
+
 class Graft(Other):
     """Asks for what the parent lacks, a guide to the decision, and sets it before the parent's own words."""
 
@@ -261,6 +275,7 @@ WAYS: Mapping[str, tuple[type[Way], float]] = {
     "edit": (Edit, 1.0),
     "gepa": (Gepa, 1.0),
     "cross": (Cross, 1.0),
+    "rewrite": (Rewrite, 1.0),
     "graft": (Graft, 1.0),
     "rules": (Rules, 1.0),
     "plain": (Plain, 1.0),
