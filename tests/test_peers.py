@@ -541,7 +541,7 @@ def test_the_table_is_made_of_kept_cells_without_an_lm(
     monkeypatch.setattr("sys.argv", [*arguments, "--methods", "original", "gepa", "at_hand"])
     command.main()
     shown = capsys.readouterr().out
-    assert "4 of 4 |" in shown and "with errors: compiles in which the optimiser" in shown
+    assert "4 of 4 |" in shown and "with errors: compiles\nin which the optimiser" in shown
     assert "| Transfer-Prompting, source prompts at hand | 32 | 0.75 | 0.12 |" in shown
     assert "| dspy.GEPA |" in shown and "won : tied : lost" in shown and "4 : 0 : 0" in shown
     written = sorted(path.name for path in tmp_path.glob("*/tables/*"))

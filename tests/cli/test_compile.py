@@ -60,7 +60,7 @@ def test_a_compile_prints_the_table_and_writes_all_it_found(
 
     test = 12 * len({"original", "the source prompt, which is the target prompt"})
     assert shell.paid == result.scorer_usage.calls + test
-    assert f"{result.scorer_usage.calls} scorer calls" in said.out and f"{test} for the test" in said.out
+    assert f"{result.scorer_usage.calls} calls of the scorer LM" in said.out and f"{test} for the test" in said.out
     lines = execute(printed_lines(said.out), monkeypatch)
     assert lines["asked"] == [("acme/small", {})]
     assert lines["program"].signature.instructions == instruction

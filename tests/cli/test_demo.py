@@ -22,7 +22,7 @@ METRICS = {"ifr", "accuracy", "ece", "auroc", "auprc_positive", "auprc_negative"
 def test_the_demo_prints_the_table_and_writes_all_it_found(shell: Any) -> None:
     words = ["demo", "--out", "run", "--examples", 6, "--test-limit", 30]
     said = shell.run(*words)
-    for part in ("original", "best source", "target", "On 30 held-out examples", "p = ", "scorer calls"):
+    for part in ("original", "best source", "target", "On 30 held-out examples", "p = ", "calls of the scorer LM"):
         assert part in said.out
     assert "program.load('run/program.json')" in said.out and "tp_dspy.embedded_lm(max_tokens=4)" in said.out
     assert "135M parameters" in said.out, "the default LM's limits are told"

@@ -151,8 +151,9 @@ def show_report(report: Report, shown: Output, program: str, lms: LMs) -> None:
     total = scored + asked + report.test_usage
     price = f", {total.usd:.4f} USD" if total.usd else ""
     shown.show(
-        f"{scored.calls} scorer calls, {asked.calls} reference calls, {report.test_usage.calls} for the test, "
-        f"{total.cached} more from DSPy's cache; {total.prompt_tokens + total.completion_tokens:,} tokens{price}; "
+        f"{scored.calls} calls of the scorer LM, {asked.calls} of the reference LM, "
+        f"{report.test_usage.calls} for the test, {total.cached} more from DSPy's cache; "
+        f"{total.prompt_tokens + total.completion_tokens:,} tokens{price}; "
         f"{report.seconds:.0f} s."
     )
     if report.saved:

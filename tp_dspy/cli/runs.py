@@ -165,4 +165,4 @@ def _listing(rows: list[dict[str, Any]]) -> Any:
         for row in rows
     ]
     title = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
-    return table(title, ["run", "target", "state", "score", "gain", "scorer calls"], cells)
+    return table(title, ["run", "target", "state", "score", "gain", "scorer LM calls"], cells)

@@ -42,7 +42,7 @@ def transfers_sheet(transfers: Transfers) -> Sheet:
         scores = [number(row[column]) for column in ("original", "source", "target_prompt")]
         rows.append([str(name), *scores, signed(row["gain"]), row["origin"], str(row["scorer_calls"])])
         texts.append(Line(f"{name}: {in_words(transfers.results[str(name)].winner)}"))
-    head = ["target", "original", "best source", "target prompt", "gain", "from", "scorer calls"]
+    head = ["target", "original", "best source", "target prompt", "gain", "from", "scorer LM calls"]
     if transfers.missing:
         texts.append(Line(f"Not reached before the run ended: {', '.join(transfers.missing)}."))
     return Sheet([Table("Scores on what each prompt was selected on", head, rows), *texts])
@@ -93,7 +93,7 @@ def _cost(result: TransferResult) -> str:
     total = spent + asked
     usd = f", {total.usd:.4f} USD" if total.usd else ""
     return (
-        f"{spent.calls} scorer calls, {asked.calls} reference calls, "
+        f"{spent.calls} calls of the scorer LM, {asked.calls} of the reference LM, "
         f"{total.prompt_tokens + total.completion_tokens:,} tokens{usd}, {result.seconds:.0f} s. "
         f"Stopped: {result.stopped}. Scorer LM: {result.settings.get('scorer_lm')}; reference LM: "
         f"{result.settings.get('reference_lm')}; tp_dspy {result.versions.get('tp_dspy')}, dspy "

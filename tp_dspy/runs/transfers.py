@@ -53,8 +53,10 @@ class Transfers(Shown, Mapping[str, dspy.Module]):
 
         Returns:
             ``original``, ``source`` (the best of the source prompts as they are; NaN where none was a finalist) and
-            ``target`` are scores of the selection; then ``gain`` (target less original), ``origin`` of the winner,
-            ``scorer_calls``, ``reference_calls`` and why the phase ``stopped``.
+            ``target_prompt`` are scores of the selection; then ``gain`` (``target_prompt`` less ``original``),
+            ``origin`` of the winner, ``scorer_calls`` and ``reference_calls`` (those that reached the LM: a program of
+            two steps makes two of a pair, DSPy's cache answers some), and why the phase ``stopped``. The index is the
+            ``target``.
         """
         import pandas as pd
 

@@ -26,9 +26,11 @@ _OURS = "at_hand"
 _OURS_TOO = ("scratch", "at_hand")
 _COLUMNS = """\
 calls: distinct pairs of prompt and example that were paid for; runs: of the program, repeats too; replies: of the
-reference LM; all as means of a compile. with errors: compiles in which the optimiser raised an error of its own, as a
-rule because it could not read a reply; it was begun anew, up to three times, and what it had measured best counts, or
-else the original prompt. Source prompts at hand were made before, with a budget as large, which is not counted.
+reference LM, for ours with a first one that shows whether it is there; all as means of a compile. with errors: compiles
+in which the optimiser raised an error of its own, as a rule because it could not read a reply; it was begun anew, up to
+three times, and what it had measured best counts, or else the original prompt. Source prompts at hand were made
+before, with a budget as large, which is not counted. Below, won : tied : lost counts targets and seeds, and the
+Wilcoxon test is of the targets, where at least six differ.
 All have a program whose questions list the allowed answers, and the target's examples; ours have source tasks beside.
 What the target is in words is told to nobody but who wrote a prompt by hand (and to "ours, told in a sentence ...")."""
 _PEERS = ("copro", "miprov2", "gepa", "simba", "capo")
