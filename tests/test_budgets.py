@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -14,12 +15,14 @@ from typing import Any
 import dspy
 import pytest
 
+from programs.benchmarks.scripted import PromptView
 from programs.benchmarks.tight import Setting, run
 from programs.benchmarks.worlds import DirectStudent, World
 from tests.test_resume import Lab, comparable
 from tp_dspy import (
     Event,
     InstructionAdapter,
+    Limits,
     ObjectiveEvaluator,
     ReferenceCalls,
     ScorerCalls,
@@ -258,3 +261,24 @@ def test_plan_and_truth_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert f"Spent: {spent(result)} scorer calls (planned: at most" in told
     assert [event.kind for event in events[-2:]] == ["spent", "compiled"]
     assert events[-2].spent.scorer_calls == spent(result) and events[-1].result == result
+
+
+@pytest.mark.parametrize(("limited", "limits"), [("s", Limits(requests_per_minute=1500)), ("r", Limits(1))])
+def test_what_waited_to_be_sent_when_it_ended_does_not_count_as_spent(limited: str, limits: Limits) -> None:
+    """Eight threads may begin calls, and the endpoint is asked for fewer: some wait when Ctrl-C comes."""
+    calls, waited = itertools.count(1), 40 if limited == "s" else 4
+    told = []
+
+    def latency(prompt: PromptView) -> float:
+        if ("<INS>" in prompt.text) == (limited == "r") and next(calls) == waited:
+            signal.raise_signal(signal.SIGINT)
+        return 0.01
+
+    def listen(event: Event) -> None:
+        told.extend([event.spent] if event.kind == "spent" else [])
+
+    lab = Lab(None, latency)
+    lab.compile(listen=listen, num_threads=8, proposals=8, limits={f"scripted/{limited}": limits})
+    assert lab.paid == told[-1].scorer_calls
+    # Before any budget it was asked once whether it is there.
+    assert lab.asked == told[-1].reference_calls + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ class BrokenOffError(Exception):
 class Lab:
     """One world, one task set, and what it takes to compile on them again and again, each time with new LMs."""
 
-    def __init__(self, run_dir: Path | None) -> None:
+    def __init__(self, run_dir: Path | None, latency: float | Callable[[PromptView], float] = 0.0) -> None:
         self.run_dir = run_dir
+        self.latency = latency
         self.world = World(3)
         self.sources = [self.world.task(name, train=10, validation=10) for name in ("medicine", "law")]
         self.target = self.world.task("finance", train=10, validation=10)
@@ -52,7 +54,8 @@ class Lab:
                 raise BrokenOffError
 
         # By default a scripted LM has a new name each time, and would be another LM.
-        scorer, reference = self.world.scorer_lm(name="scripted/s"), self.world.reference_lm(name="scripted/r")
+        scorer = self.world.scorer_lm(name="scripted/s", latency=self.latency)
+        reference = self.world.reference_lm(name="scripted/r", latency=self.latency)
         optimiser = TransferPrompting(
             objective or ObjectiveEvaluator(),
             reference_lm=reference,

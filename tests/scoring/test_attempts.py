@@ -181,10 +181,13 @@ def test_a_run_that_ends_when_all_had_begun_is_halted_and_not_failed(
         by_cost = by_time = False
 
         def __init__(self) -> None:
-            self.ending = threading.Event()
+            self.ending, self.sent = threading.Event(), 0
 
         def begin(self) -> None:
-            return None
+            self.sent += 1
+
+        def unsent(self) -> None:
+            self.sent -= 1
 
         def spent(self, usage: Any) -> None: ...
 
@@ -207,3 +210,5 @@ def test_a_run_that_ends_when_all_had_begun_is_halted_and_not_failed(
             found.append(key)
             assert outcome.status == "ok"
     assert len(found) == (33 if failing_first else 5)
+    # What waited to be sent does not count; and at the end the gate is asked why once more.
+    assert gate.sent == len(asked) + 1

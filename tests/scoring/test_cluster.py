@@ -240,6 +240,8 @@ class Ending:
     def begin(self) -> str | None:
         return "enough" if self.ending.is_set() else None
 
+    def unsent(self) -> None: ...
+
     def spent(self, usage: Any) -> None: ...
 
 

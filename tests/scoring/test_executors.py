@@ -239,6 +239,8 @@ def test_a_gate_is_asked_before_every_pair_also_within_batches(by_cost: bool) ->
             self.begun += self.begun < 50
             return None if self.begun < 50 else "enough"
 
+        def unsent(self) -> None: ...
+
         def spent(self, usage: Any) -> None: ...
 
     from tp_dspy.scoring.gate import HaltedError

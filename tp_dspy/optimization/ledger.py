@@ -232,6 +232,13 @@ class Ledger:
             self._calls[kind] += refused is None
             return refused
 
+    def take_back(self, kind: Kind) -> None:
+        """Count a call as one that did not begin: it waited to be sent when all was to end."""
+        with self._lock:
+            self._calls[kind] -= 1
+            if self._whole is not None:
+                self._whole.take_back(kind)
+
     @property
     def by_time(self) -> bool:
         """Whether there is a budget of seconds."""
@@ -338,6 +345,9 @@ class _Gate:
 
     def begin(self) -> str | None:
         return self.ledger.may_begin(self.kind)
+
+    def unsent(self) -> None:
+        self.ledger.take_back(self.kind)
 
     def spent(self, usage: Usage) -> None:
         self.ledger.add(usage)

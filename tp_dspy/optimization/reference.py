@@ -313,6 +313,10 @@ class Proposer:
         with until(self.ledger.ending), record_calls() as record:
             try:
                 self.lm(prompt, temperature=self.temperature, rollout_id=rollout, **settings)
+            except HaltedError:
+                if not checking:
+                    self.ledger.reference.unsent()
+                raise
             except Exception as error:
                 hopeless = unavailable(error)
                 if hopeless is not None:

@@ -43,6 +43,10 @@ class Gate(Protocol):
         """Let a call begin, and count it: None; or say why no further one may."""
         ...
 
+    def unsent(self) -> None:
+        """Take back that a call began: it was never sent, as no further one is to be."""
+        ...
+
     def spent(self, usage: Usage) -> None:
         """Take in what a call that began has cost."""
         ...

@@ -341,6 +341,8 @@ class _Run:
         for made in batch.attempts.values():
             if self.gate is not None:
                 self.gate.spent(made.outcome.usage)
+                if made.outcome.error == NOT_SENT.outcome.error:
+                    self.gate.unsent()
             with self.lock:
                 # Of an attempt that is under way, and makes several calls, the throttles know.
                 self.reached = self.reached or made.reached or self.throttles.answered > self.answered_before
