@@ -207,9 +207,7 @@ def test_two_interrupts_leave_a_terminal_that_can_be_used() -> None:
 import logging, time
 logging.basicConfig(format="LOG %(message)s")
 from tests.test_resume import Lab
-lab = Lab(None)
-make = lab.world.scorer_lm
-lab.world.scorer_lm = lambda **settings: make(latency=1.0, **settings)
+lab = Lab(None, lambda prompt: float("world" in prompt.text))
 lab.compile(verbose=True, num_threads=2)
 """
     said = in_a_terminal(code, interrupt_at=b"at most ").decode()
