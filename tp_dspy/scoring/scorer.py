@@ -173,7 +173,7 @@ class Scorer:
             run.passing = set()
             earlier, lost, failed, asked = lost, {}, 0, 0
             for done, (key, outcome) in enumerate(self._outcomes(todo, run, late), start=1):
-                if outcome.error == NOT_SENT.outcome.error:
+                if _unsent(outcome):
                     continue
                 asked += 1
                 if key in earlier:
@@ -341,7 +341,7 @@ class _Run:
         for made in batch.attempts.values():
             if self.gate is not None:
                 self.gate.spent(made.outcome.usage)
-                if made.outcome.error == NOT_SENT.outcome.error:
+                if _unsent(made.outcome):
                     self.gate.unsent()
             with self.lock:
                 # Of an attempt that is under way, and makes several calls, the throttles know.
@@ -359,6 +359,11 @@ class _Run:
             f"The LM ({self.lms}) cannot be reached: {self.refused} calls failed to connect and none succeeded "
             f"({reason}). Check that the server runs, api_base and the network; then call again."
         )
+
+
+def _unsent(outcome: Outcome) -> bool:
+    """Say whether a pair was not asked, or not to its end, as the run is to end: its thread or its endpoint said so."""
+    return outcome.error == NOT_SENT.outcome.error
 
 
 def _reasons(failures: Mapping[Any, Outcome]) -> str:
